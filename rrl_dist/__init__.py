@@ -1,0 +1,3 @@
+"""Adversarially robust representation learning on Ray."""
+
+__version__ = "0.1.0"

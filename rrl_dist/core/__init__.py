@@ -1,0 +1,1 @@
+"""What every part speaks: batches, collectives, randomness, rows, storage."""

@@ -1,0 +1,73 @@
+"""Rows to numbers: the one place that averages."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from rrl_dist.core.records import Row
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A share of samples with its Wilson score interval.
+
+    Attributes:
+        value: successes / count, in [0, 1].
+        low, high: the interval, in [0, 1]; it covers the sampling of test images
+            only, not the training seed.
+        count: samples.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def as_dict(self) -> dict[str, float | int]:
+        """For results.json: rounded far below the interval's width."""
+        return {
+            "value": round(self.value, 6),
+            "low": round(self.low, 6),
+            "high": round(self.high, 6),
+            "count": self.count,
+        }
+
+
+def wilson(successes: int, count: int, *, level: float = 0.95) -> Proportion:
+    """Wilson 1927. Never leaves [0, 1], and has a width at 0 and at 1.
+
+    Raises:
+        ValueError: if there is no sample, or more successes than samples.
+    """
+    if count <= 0 or not 0 <= successes <= count:
+        raise ValueError(f"{successes} successes of {count} samples")
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    p = successes / count
+    scale = 1 + z * z / count
+    centre = (p + z * z / (2 * count)) / scale
+    half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count)) / scale
+    # At 0 and 1 the end is exact; rounding would move it off the value.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == count else centre + half
+    return Proportion(p, low, high, count)
+
+
+def accuracy(rows: Iterable[Row]) -> Proportion:
+    """Share of the rows' samples that are right in all of their rows.
+
+    Given the rows of one component it is its accuracy; given those of several, the
+    accuracy under the worst of them.
+    """
+    survived: dict[int, bool] = {}
+    for row in rows:
+        survived[row.index] = survived.get(row.index, True) and row.correct
+    return wilson(sum(survived.values()), len(survived))
+
+
+def by_component(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows grouped by component, in order of first appearance."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row.component, []).append(row)
+    return groups
