@@ -16,6 +16,8 @@ class Batch:
         labels: [N] int64; -1 where the data set has none.
         index: [N] int64, each sample's place in its data set. Randomness and results
             belong to it, not to a worker or a batch.
+        step: the optimizer step, counted from 0: part of the key of every draw that
+            must differ from step to step.
         extras: what `Objective.inner` hands to `forward`, such as attacked images.
     """
 
@@ -23,6 +25,7 @@ class Batch:
     views: tuple[Tensor, ...]
     labels: Tensor
     index: Tensor
+    step: int = 0
     extras: dict[str, Tensor] = field(default_factory=dict)
 
     def with_extras(self, **extras: Tensor) -> "Batch":

@@ -1,0 +1,1 @@
+"""Honest measurement: attacks in shards, rows first, averages last."""

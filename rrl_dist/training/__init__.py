@@ -1,0 +1,1 @@
+"""One loop, run alone or by Ray Train."""

@@ -1,0 +1,21 @@
+# make demo    the main job on scikit-learn's digits, two CPU cores, minutes
+# make check   format, types, imports, fast tests: before each commit
+# make test    check, and the tests with real Ray, FFCV and gloo processes
+.PHONY: demo check test lint
+
+demo:
+	@docker/install.sh
+	.venv/bin/python -m rrl_dist.cli.main run experiment=demo
+
+lint:
+	@docker/install.sh dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+check: lint
+	.venv/bin/python -m pytest -q -m "not slow"
+
+test: lint
+	.venv/bin/python -m pytest -q

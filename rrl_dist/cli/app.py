@@ -1,0 +1,45 @@
+"""What all commands share: finding the configuration, and how they end."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from rrl_dist.core.errors import UserError
+from rrl_dist.training.journal import TrainingDivergedError
+
+Command = Callable[[dict[str, Any], str], None]
+
+_PACKAGE = Path(__file__).parents[1]
+# In a source tree the configurations stand beside the package, in a wheel inside it.
+CONFIGS = next(
+    folder
+    for folder in (_PACKAGE.parent / "configs", _PACKAGE / "configs")
+    if (folder / "run.yaml").is_file()
+)
+
+
+def run_command(name: str, command: Command) -> None:
+    """Run `command` as a Hydra application on `configs/NAME.yaml` and `sys.argv`.
+
+    The command gets the resolved configuration as a plain dict, and as YAML. The
+    user's mistakes end it with one line on stderr and status 2.
+    """
+
+    @hydra.main(config_path=str(CONFIGS), config_name=name, version_base="1.3")
+    def main(config: DictConfig) -> None:
+        try:
+            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            assert isinstance(plain, dict)
+            command({str(k): v for k, v in plain.items()}, OmegaConf.to_yaml(config))
+        except (UserError, TrainingDivergedError) as error:
+            print(f"rrl {name}: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print(f"rrl {name}: stopped; the same command goes on", file=sys.stderr)
+            sys.exit(130)
+
+    main()

@@ -1,0 +1,50 @@
+"""`rrl COMMAND ...`: each command is a Hydra application of its own."""
+
+import sys
+from importlib import import_module
+
+from rrl_dist import __version__
+
+COMMANDS = {
+    "run": "every stage of an experiment, from images to a report",
+    "prepare": "write a data set as .beton files for FFCV",
+    "pretrain": "one training stage",
+    "evaluate": "attack a classifier",
+    "report": "tables and pictures of finished runs",
+}
+
+
+def main() -> None:
+    """Entry point of the `rrl` script."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return
+    if arguments[0] == "--version":
+        print(f"rrl_dist {__version__}")
+        return
+    name = arguments[0]
+    if name not in COMMANDS:
+        print(f"rrl: no command {name!r}\n\n{_usage()}", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"rrl {name}", *arguments[1:]]
+    import_module(f"rrl_dist.cli.{name}").main()
+
+
+def _usage() -> str:
+    lines = [f"  rrl {name:<9} {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "rrl_dist: adversarially robust image encoders, pretrained without labels",
+            "",
+            *lines,
+            "",
+            "Settings follow as key=value, such as",
+            "  rrl run experiment=demo seed=1",
+            "rrl COMMAND --help lists the settings of a command.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

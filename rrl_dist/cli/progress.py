@@ -1,0 +1,130 @@
+"""What a person sees while an experiment runs."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from rrl_dist.training.journal import read_metrics
+
+_PERCENT = ("knn_acc", "linear_acc", "robust_acc")
+
+
+class Terminal:
+    """Progress bars on a terminal; plain lines where the output is a file."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+
+    def stage(self, name: str, *, done: bool) -> None:
+        """One line for each stage."""
+        self._close_bar()
+        mark = "[green]done[/]    " if done else "[bold]running[/] "
+        self.console.print(f"{mark} {name}")
+
+    def notify(self, line: str) -> None:
+        """One line of news, not taken for markup."""
+        self.console.print(f"         {line}", markup=False)
+
+    def counting(self, what: str) -> Callable[[int], Callable[[int], None]]:
+        """See `rrl_dist.experiment.Display`."""
+
+        def start(total: int) -> Callable[[int], None]:
+            self._close_bar()
+            bar = self._bar = self._progress()
+            bar.start()
+            task = bar.add_task(what, total=total, news="")
+
+            def advance(count: int) -> None:
+                bar.advance(task, count)
+                if bar.finished:
+                    self._close_bar()
+
+            return advance
+
+        return start
+
+    @contextmanager
+    def training(self, folder: Path, steps: int, batch_size: int) -> Iterator[None]:
+        """Follow `metrics.jsonl` in `folder`, which some worker writes."""
+        self._close_bar()
+        stop = threading.Event()
+        thread = threading.Thread(
+            target=self._follow, args=(folder, steps, batch_size, stop), daemon=True
+        )
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _follow(
+        self, folder: Path, steps: int, batch_size: int, stop: threading.Event
+    ) -> None:
+        with self._progress() as bar:
+            task = bar.add_task("training", total=steps, news="starting workers")
+            seen, probe = 0, ""
+            ended = False
+            while not ended:
+                ended = stop.wait(0.3)  # one more look after the end
+                records = read_metrics(folder / "metrics.jsonl")
+                for record in records[seen:]:
+                    if "knn_acc" in record:
+                        probe = _probe_text(record)
+                        if not bar.console.is_terminal:
+                            self.notify(f"step {record['step']}: {probe}")
+                    else:
+                        news = _step_text(record, batch_size)
+                        text = f"{news}  {probe}".strip()
+                        bar.update(task, completed=record["step"], news=text)
+                seen = len(records)
+
+    def _progress(self) -> Progress:
+        return Progress(
+            TextColumn("         {task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[news]}"),
+            console=self.console,
+            refresh_per_second=4,
+        )
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _step_text(record: Mapping[str, Any], batch_size: int) -> str:
+    pace = record["steps_per_second"] * batch_size
+    return f"loss {record['loss']:.3f}  {pace:,.0f} images/s"
+
+
+def _probe_text(record: Mapping[str, Any]) -> str:
+    knn, linear, robust = (100 * record[name] for name in _PERCENT)
+    low, high = 100 * record["robust_low"], 100 * record["robust_high"]
+    return (
+        f"kNN {knn:.1f} %  linear {linear:.1f} %  "
+        f"under PGD {robust:.1f} % [{low:.1f}, {high:.1f}]"
+    )
+
+
+def timestamp() -> str:
+    """For names of runs that have none."""
+    return time.strftime("%Y%m%d-%H%M%S")

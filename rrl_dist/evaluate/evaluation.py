@@ -1,0 +1,96 @@
+"""One evaluation: a classifier, a suite of attacks, rows, and the numbers of them."""
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rrl_dist.core.aggregate import accuracy, by_component
+from rrl_dist.core.errors import UserError
+from rrl_dist.core.records import Row, read_rows
+from rrl_dist.core.storage import read_json, write_bytes, write_json
+from rrl_dist.evaluate.plan import Suite, build_suite, cut
+from rrl_dist.evaluate.pool import Progress, gallery, run_units
+from rrl_dist.evaluate.robust import Job, chosen_images
+
+SCHEMA = 1
+
+
+def evaluate(
+    job: Job,
+    folder: Path,
+    cluster: Mapping[str, Any],
+    *,
+    progress: Callable[[int], Progress],
+) -> dict[str, Any]:
+    """Run what is missing of an evaluation, and write `results.json`.
+
+    Args:
+        job: see `Evaluator`; also `fingerprint` (all that the rows depend on),
+            `unit_atoms` and `gallery` (a number of images).
+        folder: the evaluation's run directory.
+        cluster: see `run_units`.
+        progress: called with the total number of (sample, component) pairs; its result
+            is then called with each number of them that is finished.
+
+    Returns:
+        what `results.json` holds.
+
+    Raises:
+        UserError: the folder holds rows of another evaluation.
+    """
+    suite = build_suite(job["suite"], job["ball"], seed=int(job["seed"]))
+    samples = len(chosen_images(job).labels)
+    units = cut(list(suite.attacks), samples, unit_atoms=int(job["unit_atoms"]))
+    _claim(folder, {**job["fingerprint"], "unit_atoms": job["unit_atoms"]})
+    run_units(job, units, folder, cluster, progress(sum(u.samples for u in units)))
+    rows = read_rows([folder / "rows" / unit.file for unit in units])
+    if len(rows) != samples * len(suite.attacks):
+        raise RuntimeError(f"{len(rows)} rows in {folder} for {samples} images")
+    pictures = folder / "gallery.npz"
+    if int(job["gallery"]) > 0 and not pictures.is_file():
+        shown = gallery(job, suite.shown, folder, cluster, count=int(job["gallery"]))
+        _save_arrays(pictures, shown)
+    results = summarize(rows, suite)
+    write_json(folder / "results.json", results)
+    return results
+
+
+def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
+    """Write the manifest, or hold the one that is there against this evaluation."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        write_json(path, {"fingerprint": dict(fingerprint)})
+        return
+    theirs = read_json(path)["fingerprint"]
+    names = sorted(fingerprint.keys() | theirs.keys())
+    wrong = [name for name in names if fingerprint.get(name) != theirs.get(name)]
+    if wrong:
+        raise UserError(
+            f"{folder} holds an evaluation with another {', '.join(wrong)}; "
+            "choose another name="
+        )
+
+
+def summarize(rows: list[Row], suite: Suite) -> dict[str, Any]:
+    """Accuracies of the components, of the worst of them, and along the curve.
+
+    Holds no times, paths or worker counts: two evaluations of one thing are equal.
+    """
+    groups = by_component(rows)
+    numbers = {name: accuracy(group).as_dict() for name, group in groups.items()}
+    worst = accuracy(row for name in suite.full for row in groups[name])
+    return {
+        "schema": SCHEMA,
+        "components": {name: numbers[name] for name in suite.full},
+        "worst": worst.as_dict(),
+        "curve": [{"eps": eps, **numbers[name]} for eps, name in suite.curve],
+    }
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    memory = io.BytesIO()
+    np.savez(memory, allow_pickle=False, **arrays)
+    write_bytes(path, memory.getvalue())

@@ -1,0 +1,106 @@
+"""A trained model as two files: `model.safetensors` and `model.json`.
+
+The JSON holds what is needed to build the module again, and the hash of the weights. A
+model loads strictly or not at all, and nothing is ever unpickled.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from rrl_dist.core.errors import UserError
+from rrl_dist.core.storage import file_hash, read_json, value_hash, write_bytes
+from rrl_dist.core.storage import write_json as _write_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A loaded model file.
+
+    Attributes:
+        state: the weights by name.
+        model: the configuration that builds the encoder.
+        classes: names of the head's classes; empty for an encoder without a head.
+        sha256: hash of the weights' file, which names the model.
+        training: the configuration that it was trained with.
+    """
+
+    state: dict[str, Tensor]
+    model: dict[str, Any]
+    classes: tuple[str, ...]
+    sha256: str
+    training: dict[str, Any]
+
+
+def save_artefact(
+    folder: Path,
+    module: nn.Module,
+    *,
+    model: dict[str, Any],
+    classes: tuple[str, ...],
+    training: dict[str, Any],
+) -> str:
+    """Write `module` to `folder`; returns the hash of its weights.
+
+    The weights come first: a `model.json` always speaks of the file beside it.
+    """
+    state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    write_bytes(folder / "model.safetensors", save(state))
+    sha256 = file_hash(folder / "model.safetensors")
+    described = {
+        "schema": SCHEMA,
+        "model": model,
+        "architecture": value_hash(model),
+        "classes": list(classes),
+        "sha256": sha256,
+        "training": training,
+    }
+    _write_json(folder / "model.json", described)
+    return sha256
+
+
+def load_artefact(folder: Path) -> Artefact:
+    """Read and verify a model.
+
+    Raises:
+        UserError: a file is missing, or is not what `model.json` says it is.
+    """
+    weights, description = folder / "model.safetensors", folder / "model.json"
+    for path in (weights, description):
+        if not path.is_file():
+            raise UserError(f"no model at {folder}: {path.name} is missing")
+    about = read_json(description)
+    if about.get("schema") != SCHEMA:
+        raise UserError(f"{description} has schema {about.get('schema')}, not {SCHEMA}")
+    if file_hash(weights) != about["sha256"]:
+        raise UserError(f"{weights} is damaged: its hash is not the one in model.json")
+    try:
+        state = load(weights.read_bytes())
+    except SafetensorError as error:
+        raise UserError(f"{weights} is not a safetensors file: {error}") from error
+    return Artefact(
+        state,
+        about["model"],
+        tuple(about["classes"]),
+        about["sha256"],
+        about["training"],
+    )
+
+
+def load_strictly(module: nn.Module, state: dict[str, Tensor], *, source: str) -> None:
+    """Load every weight and no other.
+
+    Raises:
+        UserError: names or shapes differ; the message names the first ones.
+    """
+    try:
+        module.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        wrong = " ".join(str(error).split())[:300]
+        raise UserError(f"{source} is of another architecture: {wrong}") from error

@@ -1,0 +1,75 @@
+"""Backbones: [N, 3, H, W] normalized images -> [N, D] features, D = `num_features`."""
+
+from typing import Any, cast
+
+from torch import nn
+
+from rrl_dist.core.errors import UserError
+
+
+def timm_backbone(
+    *, name: str, stem: str, image_size: int | None, patch_size: int | None
+) -> nn.Module:
+    """A timm model without its classifier, not pretrained.
+
+    Args:
+        name: timm's name, such as "resnet18" or "vit_tiny_patch16_224".
+        stem: "imagenet" leaves the model as timm has it; "cifar", for ResNets, makes
+            the first convolution 3x3 with stride 1 and padding 1 and takes out the
+            max pooling, so that 32-pixel images are not reduced fourfold at the door.
+        image_size, patch_size: in pixels, for vision transformers; null otherwise.
+
+    Raises:
+        UserError: unknown name or stem, or a CIFAR stem for a model that has none.
+    """
+    import timm
+
+    if stem not in ("cifar", "imagenet"):
+        raise UserError(f"model stem={stem!r}; choose cifar or imagenet")
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name[:6]}*")[:3]
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise UserError(f"timm has no model {name!r}{hint}")
+    sizes = {"img_size": image_size, "patch_size": patch_size}
+    options: dict[str, Any] = {
+        key: value for key, value in sizes.items() if value is not None
+    }
+    model = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    return _with_cifar_stem(model, name) if stem == "cifar" else model
+
+
+def _with_cifar_stem(model: Any, name: str) -> nn.Module:
+    if not isinstance(getattr(model, "conv1", None), nn.Conv2d):
+        raise UserError(
+            f"{name!r} has no ResNet stem to adapt; set model.backbone.stem=imagenet"
+        )
+    # Padding 1 keeps 32x32; some public robust-SSL codes pad by 2 and get 34x34,
+    # and their checkpoints differ from everyone else's by that.
+    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+    return cast(nn.Module, model)
+
+
+class SmallCNN(nn.Module):
+    """Five 3x3 convolutions with batch norm: robust training in minutes on a CPU.
+
+    Args:
+        width: channels of the first convolution; features have 4 * width.
+    """
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__()
+        plan = [(width, 1), (2 * width, 2), (2 * width, 1), (4 * width, 2)]
+        plan.append((4 * width, 1))
+        layers: list[nn.Module] = []
+        channels = 3
+        for out, stride in plan:
+            conv = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
+            layers += [conv, nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+            channels = out
+        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.num_features = channels
+
+    def forward(self, x: Any) -> Any:
+        return self.layers(x)

@@ -1,0 +1,80 @@
+"""What the training loop knows of a method."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rrl_dist.core.batch import Batch
+
+
+class Objective(nn.Module):
+    """A method: it owns encoder, heads and inner attack, and returns its loss.
+
+    Subclasses define `forward`, and override the other two where the method has an
+    inner maximization or state of its own. No method is overridden twice.
+
+    Attributes:
+        encoder: what is trained and kept.
+    """
+
+    encoder: nn.Module
+
+    def inner(self, batch: Batch) -> Batch:
+        """The inner maximization, on the raw module: adds to `batch.extras`.
+
+        It differentiates with respect to the input only, leaves no parameter gradient
+        and every buffer and mode as they were, and takes as many steps on one worker
+        as on another.
+        """
+        return batch
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """ "loss", a scalar to minimize, and named detached terms to log.
+
+        Called through the strategy's wrapped module, once per optimizer step. All
+        terms are global, the same on every worker; the mean over workers of the
+        parameters' gradients is the gradient of the global loss.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def trained(self) -> nn.Module:
+        """What is kept of it: the encoder, or a `Classifier` around it."""
+        return self.encoder
+
+    def after_step(self, progress: float) -> None:
+        """After each optimizer step on all workers; `progress` in (0, 1] of the run."""
+
+
+class Frozen:
+    """A network that is used but not trained, such as a teacher.
+
+    Deliberately not a module: held by an objective, it is part of neither its
+    parameters, its state dict nor what a strategy wraps. Always in eval mode and
+    without gradients to its weights.
+
+    Args:
+        module: the network; it is switched to eval mode and frozen in place.
+        sha256: hash of its weights, which names it in checkpoints.
+    """
+
+    def __init__(self, module: nn.Module, *, sha256: str) -> None:
+        self.module = module.eval().requires_grad_(False)
+        self.sha256 = sha256
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """[N, 3, H, W] in [0, 1] -> features [N, D], without graph."""
+        features: Tensor = self.module(x)
+        return features
+
+    def to(self, device: torch.device) -> "Frozen":
+        """Move the network in place."""
+        self.module.to(device)
+        return self
+
+
+def report(loss: Tensor, terms: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The dict that `forward` returns: the loss with graph, the terms without."""
+    return {"loss": loss, **{name: value.detach() for name, value in terms.items()}}

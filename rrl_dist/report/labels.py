@@ -1,0 +1,80 @@
+"""How numbers, attacks and radii are written for a reader."""
+
+import re
+from collections.abc import Iterable
+
+from rrl_dist.core.aggregate import Proportion
+from rrl_dist.report.load import Run
+
+MISSING = "\u2013"  # en dash
+_NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+_COMPONENT = re.compile(
+    r"(?P<attack>.+?)-(?P<norm>linf|l2|l1)(@(?P<eps>\d+(\.\d+)?(e-?\d+)?))?", re.ASCII
+)
+
+
+def percent(accuracy: Proportion) -> str:
+    """A share and its interval, in percent: "57.2 [52.1, 62.2]"."""
+    value, low, high = accuracy.value, accuracy.low, accuracy.high
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def minutes(value: float | None) -> str:
+    """Minutes with one decimal."""
+    if value is None:
+        return MISSING
+    return "<0.1" if 0 < value < 0.05 else f"{value:.1f}"
+
+
+def norm(name: str) -> str:
+    """ "linf" -> "Linf"."""
+    return _NORMS.get(name, name)
+
+
+def of_255(eps: float) -> str | None:
+    """ "8/255" where eps is a whole number of 8-bit steps, else None."""
+    steps = eps * 255
+    whole = round(steps)
+    return f"{whole}/255" if 0 < whole < 255 and abs(steps - whole) < 1e-4 else None
+
+
+def radius(eps: float) -> str:
+    """As people write it: "0.05", "0.5", "12", but "8/255"."""
+    short = abs(round(eps, 4) - eps) < 1e-9
+    return f"{eps:.4g}" if short else of_255(eps) or f"{eps:.4g}"
+
+
+def attack(component: str) -> str:
+    """ "pgd20-linf@0.05" -> "PGD-20 Linf 0.05"; unknown forms stay as they are."""
+    match = _COMPONENT.fullmatch(component)
+    name = match["attack"] if match else component
+    parts = [re.sub(r"([a-z])(\d+)$", r"\1-\2", part) for part in name.split("-")]
+    title = "-".join(_word(part) for part in parts)
+    if match is None:
+        return title if re.fullmatch(r"(a?pgd|fab|square)[a-z0-9-]*", name) else name
+    size = f" {radius(float(match['eps']))}" if match["eps"] else ""
+    return f"{title} {norm(match['norm'])}{size}"
+
+
+def _word(part: str) -> str:
+    letters = re.match(r"[a-z]*", part)
+    short = letters is not None and len(letters[0]) <= 4
+    return part.upper() if short else part.capitalize()
+
+
+def threat(run: Run) -> str:
+    """The run's threat model: "Linf 8/255"."""
+    return f"{norm(run.norm)} {radius(run.eps)}"
+
+
+def images(run: Run, accuracies: Iterable[Proportion]) -> str:
+    """How many images the accuracies are over: "360 test images"."""
+    counts = [accuracy.count for accuracy in accuracies]
+    few, many = min(counts), max(counts)
+    number = f"{few:,}" if few == many else f"{few:,} to {many:,}"
+    return f"{number} {run.split} images"
+
+
+def seeds(run: Run) -> str:
+    """ "one seed" or "3 seeds"."""
+    return "one seed" if run.seeds == 1 else f"{run.seeds} seeds"

@@ -1,0 +1,144 @@
+"""Configuration to objects: the one place that does it."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from torch import nn
+
+from rrl_dist.core.errors import UserError
+from rrl_dist.core.randomness import torch_stream
+from rrl_dist.models.artefact import Artefact, load_artefact, load_strictly
+from rrl_dist.models.encoder import Classifier, Encoder
+from rrl_dist.objectives.objective import Frozen, Objective
+
+Config = Mapping[str, Any]
+
+
+def build(config: Config, **extra: Any) -> Any:
+    """The object that `config` describes by its `_target_`; `extra` are arguments.
+
+    Raises:
+        UserError: what the constructor had to say against its arguments.
+    """
+    try:
+        # Partial first: handed to Hydra, live objects would be deep-copied.
+        make = instantiate(dict(config), _convert_="all", _partial_=True)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise UserError(f"{config.get('_target_')}: {cause or error}") from error
+    return make(**extra)
+
+
+def offered(config: Config, **offers: Any) -> dict[str, Any]:
+    """Those of `offers` that the constructor takes and `config` does not set.
+
+    So an objective that needs a teacher names one in its signature, and no list of
+    objectives has to be kept here.
+    """
+    taken = inspect.signature(get_object(config["_target_"])).parameters
+    return {k: v for k, v in offers.items() if k in taken and k not in config}
+
+
+def build_encoder(model: Config, *, seed: int) -> Encoder:
+    """A fresh encoder; its initialization depends on the seed alone."""
+    with _seeded(seed, "encoder"):
+        return cast(Encoder, build(model))
+
+
+def build_objective(
+    config: Config,
+    *,
+    encoder: nn.Module,
+    teacher: Frozen | None,
+    num_classes: int,
+    seed: int,
+) -> Objective:
+    """A method around an encoder.
+
+    Raises:
+        UserError: the method needs a teacher and none is given.
+    """
+    offers = offered(
+        config, encoder=encoder, teacher=teacher, num_classes=num_classes, seed=seed
+    )
+    if "teacher" in offers and teacher is None:
+        name = str(config["_target_"]).rpartition(".")[2]
+        raise UserError(f"{name} distils a teacher; set teacher=FOLDER of a model")
+    with _seeded(seed, "objective"):
+        return cast(Objective, build(config, **offers))
+
+
+def load_encoder(folder: Path) -> tuple[Encoder, Artefact]:
+    """The encoder of a model on disk; a classifier gives the encoder inside it."""
+    artefact = load_artefact(folder)
+    encoder = _described(artefact, folder)
+    state = artefact.state
+    if artefact.classes:
+        prefix = "encoder."
+        state = {
+            name.removeprefix(prefix): value
+            for name, value in state.items()
+            if name.startswith(prefix)
+        }
+    load_strictly(encoder, state, source=str(folder))
+    return encoder, artefact
+
+
+def load_classifier(folder: Path) -> tuple[Classifier, Artefact]:
+    """A classifier on disk, in eval mode.
+
+    Raises:
+        UserError: it is an encoder without a head.
+    """
+    artefact = load_artefact(folder)
+    if not artefact.classes:
+        raise UserError(f"{folder} is an encoder without a head; probe it first")
+    encoder = _described(artefact, folder)
+    head = nn.Linear(encoder.num_features, len(artefact.classes))
+    model = Classifier(encoder, head)
+    load_strictly(model, artefact.state, source=str(folder))
+    return model.eval(), artefact
+
+
+def load_teacher(folder: Path) -> Frozen:
+    """A frozen encoder."""
+    encoder, artefact = load_encoder(folder)
+    return Frozen(encoder, sha256=artefact.sha256)
+
+
+def _described(artefact: Artefact, folder: Path) -> Encoder:
+    """Build what a model file describes.
+
+    The description may be a stranger's: only this project's models are built from it,
+    never an import path of its own choice.
+    """
+    for target in _targets(artefact.model):
+        if not target.startswith("rrl_dist.models."):
+            raise UserError(f"{folder} asks for {target}, which is no model of ours")
+    return cast(Encoder, build(artefact.model))
+
+
+def _targets(config: Any) -> list[str]:
+    if isinstance(config, Mapping):
+        nested = [t for value in config.values() for t in _targets(value)]
+        own = config.get("_target_")
+        return [str(own), *nested] if own is not None else nested
+    if isinstance(config, list | tuple):
+        return [t for value in config for t in _targets(value)]
+    return []
+
+
+@contextmanager
+def _seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Lend torch's global generator, the only one its initializers know, a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(torch_stream(seed, purpose).get_state())
+        yield

@@ -1,0 +1,54 @@
+"""Checkpoints of a training run: everything that the next step depends on.
+
+Each is a weights file and, written after it, a small JSON with its hash. A half-written
+or damaged one is found by that, named, and the one before it is used.
+"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rrl_dist.core.storage import file_hash, read_json, write_bytes, write_json
+
+KEPT = 2  # the newest, and the one before it in case the newest is damaged
+
+
+class Checkpoints:
+    """The checkpoints in one folder.
+
+    Args:
+        folder: where they are.
+        notify: told in one line about a damaged checkpoint.
+    """
+
+    def __init__(self, folder: Path, notify: Callable[[str], None]) -> None:
+        self.folder, self.notify = folder, notify
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state after `step` optimizer steps; older ones are dropped."""
+        memory = io.BytesIO()
+        torch.save(state, memory)
+        path = self.folder / f"step-{step:08d}.pt"
+        write_bytes(path, memory.getvalue())
+        write_json(path.with_suffix(".json"), {"sha256": file_hash(path), "step": step})
+        for old in self._newest_first()[KEPT:]:
+            old.unlink()
+            old.with_suffix(".pt").unlink(missing_ok=True)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest undamaged state, on the CPU; None if there is none."""
+        for described in self._newest_first():
+            path = described.with_suffix(".pt")
+            if path.is_file() and file_hash(path) == read_json(described)["sha256"]:
+                state: dict[str, Any] = torch.load(
+                    path, map_location="cpu", weights_only=True
+                )
+                return state
+            self.notify(f"{path} is damaged; going back to the checkpoint before it")
+        return None
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.json"), reverse=True)

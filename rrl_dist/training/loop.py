@@ -1,0 +1,172 @@
+"""The training loop. It knows an objective's three methods and nothing of its kind."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from rrl_dist.core.batch import Batch
+from rrl_dist.core.collectives import any_worker, barrier, rank, world_size
+from rrl_dist.core.errors import UserError
+from rrl_dist.data.loader import Loader, RawBatch
+from rrl_dist.data.order import worker_positions
+from rrl_dist.data.views import Views
+from rrl_dist.objectives.objective import Objective
+from rrl_dist.training.checkpoint import Checkpoints
+from rrl_dist.training.journal import Journal
+from rrl_dist.training.optim import set_learning_rate
+from rrl_dist.training.schedule import Schedule
+from rrl_dist.training.strategies import Strategy
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is, and what happens when.
+
+    Attributes:
+        images: samples of the training split.
+        batch_size: of the global batch.
+        steps_per_epoch, steps: of the optimizer.
+        log_every, checkpoint_every: in steps; the latter also at each probe.
+        probe_every: in steps; 0 for never. The last step is always probed otherwise.
+    """
+
+    images: int
+    batch_size: int
+    steps_per_epoch: int
+    steps: int
+    log_every: int
+    checkpoint_every: int
+    probe_every: int
+
+    def due(self, step: int, every: int) -> bool:
+        """Whether something that happens each `every` steps happens after `step`."""
+        return every > 0 and (step % every == 0 or step == self.steps)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The parts of one training run on one worker."""
+
+    objective: Objective
+    strategy: Strategy
+    optimizer: Optimizer
+    schedule: Schedule
+    peak_lr: float
+    loader: Loader
+    views: Views
+    length: Length
+    journal: Journal
+    checkpoints: Checkpoints
+    probe: Callable[[], dict[str, Any]] | None
+    device: torch.device
+    seed: int
+    identity: str
+
+    def run(self, first_step: int, after_epoch: Callable[[int], None]) -> None:
+        """Train from `first_step` to the end.
+
+        Args:
+            first_step: steps already done, as `restore` returned it.
+            after_epoch: called on every worker after each epoch, with its number.
+
+        Raises:
+            TrainingDivergedError: naming step and term.
+        """
+        length, step = self.length, first_step
+        while step < length.steps:
+            epoch = step // length.steps_per_epoch
+            for raw in self._epoch(epoch, start=step % length.steps_per_epoch):
+                terms = self._step(raw, step=step, epoch=epoch)
+                step += 1
+                self.journal.add(step, terms)
+                self._after(step)
+                if step == length.steps:
+                    break
+            after_epoch(epoch)
+
+    def _epoch(self, epoch: int, *, start: int) -> Iterator[RawBatch]:
+        positions = worker_positions(
+            count=self.length.images,
+            seed=self.seed,
+            epoch=epoch,
+            batch_size=self.length.batch_size,
+            rank=rank(),
+            workers=world_size(),
+            start=start,
+        )
+        # Past the run's last step nothing needs to be read.
+        left = self.length.steps - epoch * self.length.steps_per_epoch - start
+        share = self.length.batch_size // world_size()
+        return self.loader.batches(positions[: left * share])
+
+    def _step(self, raw: RawBatch, *, step: int, epoch: int) -> dict[str, Tensor]:
+        batch = self._batch(raw, step=step, epoch=epoch)
+        with self.strategy.autocast():
+            batch = self.objective.inner(batch)
+        terms = self.strategy.forward(batch)
+        lr = self.schedule(
+            step / self.length.steps_per_epoch,
+            epochs=self.length.steps / self.length.steps_per_epoch,
+            peak=self.peak_lr,
+        )
+        set_learning_rate(self.optimizer, lr)
+        self.strategy.update(terms["loss"])
+        self.objective.after_step((step + 1) / self.length.steps)
+        return terms
+
+    def _batch(self, raw: RawBatch, *, step: int, epoch: int) -> Batch:
+        images = raw.images.to(self.device, non_blocking=True)
+        index = raw.index.to(self.device, non_blocking=True)
+        images = images.float() / 255
+        views = self.views(images, index, seed=self.seed, epoch=epoch)
+        labels = raw.labels.to(self.device, non_blocking=True)
+        return Batch(images, views, labels, index, step)
+
+    def _after(self, step: int) -> None:
+        length = self.length
+        probing = self.probe is not None and length.due(step, length.probe_every)
+        saving = probing or length.due(step, length.checkpoint_every)
+        if saving or length.due(step, length.log_every):
+            lr = self.optimizer.param_groups[0]["lr"]
+            self.journal.flush(epoch=step / length.steps_per_epoch, lr=lr)
+        if probing and self.probe is not None and rank() == 0:
+            self.journal.write(step, self.probe())
+        if saving:
+            self.save(step)
+        if saving or probing:
+            self.journal.restart_clock()
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint from rank 0; the others wait until it is there."""
+        if rank() == 0:
+            state = {
+                "identity": self.identity,
+                "step": step,
+                "workers": world_size(),
+                "objective": self.objective.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            }
+            self.checkpoints.save(step, state)
+        barrier()
+
+    def restore(self, state: dict[str, Any] | None) -> int:
+        """Load a checkpoint's state; returns the number of steps done.
+
+        Raises:
+            UserError: the checkpoint is of a run with other settings.
+        """
+        if any_worker(state is None, self.device):
+            return 0
+        assert state is not None
+        if state["identity"] != self.identity:
+            raise UserError(
+                f"{self.checkpoints.folder} holds checkpoints of other settings; "
+                "choose another name= or remove that folder"
+            )
+        self.objective.load_state_dict(state["objective"], strict=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"])

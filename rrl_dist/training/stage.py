@@ -1,0 +1,222 @@
+"""One training stage on one worker: plain configuration to a model on disk."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rrl_dist.core.collectives import barrier, rank, world_size
+from rrl_dist.core.errors import UserError
+from rrl_dist.data.datasets import DataSource, ImageSet
+from rrl_dist.data.loader import open_loader
+from rrl_dist.data.order import steps_per_epoch
+from rrl_dist.data.prepare import beton_of
+from rrl_dist.models.artefact import save_artefact
+from rrl_dist.models.encoder import Classifier
+from rrl_dist.objectives.objective import Frozen, Objective
+from rrl_dist.training.build import (
+    build,
+    build_encoder,
+    build_objective,
+    load_encoder,
+    load_teacher,
+)
+from rrl_dist.training.checkpoint import Checkpoints
+from rrl_dist.training.journal import Journal
+from rrl_dist.training.loop import Length, Trainer
+from rrl_dist.training.optim import parameter_groups
+from rrl_dist.training.probe import Probe
+
+Config = Mapping[str, Any]
+
+
+def train_stage(
+    stage: Config,
+    folder: Path,
+    *,
+    device: torch.device,
+    after_epoch: Callable[[int], None],
+    notify: Callable[[str], None],
+) -> None:
+    """Train, and leave `model.safetensors`, metrics and checkpoints in `folder`.
+
+    Args:
+        stage: plain configuration: `seed`, `identity` (hash of all that the result
+            depends on), `data`, `split`, `model`, `objective`, `views`, `optim`,
+            `train`, `strategy`, `probe` (or None), `loader`, `betons` (a folder or
+            None), `threads`, `teacher` and `init` (folders of models or None).
+        folder: the run directory.
+        device: of this worker.
+        after_epoch: called on all workers after each epoch.
+        notify: told single lines.
+
+    Raises:
+        UserError: for mistakes in the configuration.
+        TrainingDivergedError: naming step and term.
+    """
+    torch.set_num_threads(int(stage["threads"]))
+    source: DataSource = build(stage["data"])
+    images = source.split(stage["split"])
+    objective, model = _objective(stage, source, device)
+    trainer, state = _trainer(stage, folder, source, images, objective, device, notify)
+    try:
+        trainer.run(trainer.restore(state), after_epoch)
+    finally:
+        trainer.loader.close()
+        trainer.journal.close()
+    if rank() == 0:
+        kept = objective.trained()
+        classes = source.split("train").classes
+        save_artefact(
+            folder,
+            kept,
+            model=model,
+            classes=classes if isinstance(kept, Classifier) else (),
+            training=_described(stage, objective),
+        )
+    barrier()
+
+
+def _objective(
+    stage: Config, source: DataSource, device: torch.device
+) -> tuple[Objective, dict[str, Any]]:
+    """The method on its device, and the configuration of its encoder."""
+    seed = int(stage["seed"])
+    if stage["init"] is not None:
+        encoder, artefact = load_encoder(Path(stage["init"]))
+        model = artefact.model
+    else:
+        model = dict(stage["model"])
+        encoder = build_encoder(model, seed=seed)
+    teacher = None
+    if stage["teacher"] is not None:
+        teacher = load_teacher(Path(stage["teacher"])).to(device)
+    objective = build_objective(
+        stage["objective"],
+        encoder=encoder,
+        teacher=teacher,
+        num_classes=source.num_classes,
+        seed=seed,
+    )
+    return objective.to(device).train(), model
+
+
+def _trainer(
+    stage: Config,
+    folder: Path,
+    source: DataSource,
+    images: ImageSet,
+    objective: Objective,
+    device: torch.device,
+    notify: Callable[[str], None],
+) -> tuple[Trainer, dict[str, Any] | None]:
+    """The parts of the run, and the state to restore."""
+    optim = stage["optim"]
+    length = run_length(stage["train"], stage["probe"], len(images), world_size())
+    groups = parameter_groups(
+        objective,
+        weight_decay=float(optim["weight_decay"]),
+        decay_norm_and_bias=bool(optim["decay_norm_and_bias"]),
+    )
+    optimizer = build(optim["optimizer"], groups=groups)
+    strategy = build(stage["strategy"], clip_grad=optim["clip_grad"])
+    strategy.wrap(objective, optimizer, device)
+    checkpoints = Checkpoints(folder / "checkpoints", notify)
+    state = checkpoints.load()
+    start = 0 if state is None else int(state["step"])
+    betons = stage["betons"]
+    loader = open_loader(
+        kind=stage["loader"],
+        images=images,
+        beton=None if betons is None else beton_of(Path(betons), images),
+        batch_size=length.batch_size // world_size(),
+        workers=int(stage["threads"]),
+        notify=notify,
+    )
+    # FFCV sets torch's thread count for the whole process, and 1 against 2 threads
+    # changes losses.
+    torch.set_num_threads(int(stage["threads"]))
+    trainer = Trainer(
+        objective=objective,
+        strategy=strategy,
+        optimizer=optimizer,
+        schedule=build(optim["schedule"]),
+        peak_lr=peak_lr(optim, length.batch_size),
+        loader=loader,
+        views=build(stage["views"]),
+        length=length,
+        journal=Journal(folder, writes=rank() == 0, start=start),
+        checkpoints=checkpoints,
+        probe=_probe(stage, source, objective, device),
+        device=device,
+        seed=int(stage["seed"]),
+        identity=str(stage["identity"]),
+    )
+    return trainer, state
+
+
+def run_length(
+    train: Config, probe: Config | None, images: int, workers: int
+) -> Length:
+    """Steps of a run from its epochs, its batch size and the split's size.
+
+    Raises:
+        UserError: the batch does not fit the split or the workers.
+    """
+    batch_size = int(train["batch_size"])
+    per_epoch = steps_per_epoch(count=images, batch_size=batch_size)
+    if batch_size % workers:
+        fit = workers * max(1, batch_size // workers)
+        raise UserError(
+            f"train.batch_size={batch_size} does not split over {workers} workers; "
+            f"set train.batch_size={fit} or change cluster.workers"
+        )
+    steps = round(float(train["epochs"]) * per_epoch)
+    if train["max_steps"] is not None:
+        steps = min(steps, int(train["max_steps"]))
+    if steps < 1:
+        raise UserError("train.epochs and train.max_steps leave no step to train")
+    return Length(
+        images=images,
+        batch_size=batch_size,
+        steps_per_epoch=per_epoch,
+        steps=steps,
+        log_every=int(train["log_every"]),
+        checkpoint_every=int(train["checkpoint_every"]),
+        probe_every=0 if probe is None else int(probe["every_epochs"]) * per_epoch,
+    )
+
+
+def peak_lr(optim: Config, batch_size: int) -> float:
+    """The highest learning rate: scaled linearly with the batch if `lr_per` is set."""
+    per = optim["lr_per"]
+    return float(optim["lr"]) * (1.0 if per is None else batch_size / float(per))
+
+
+def _probe(
+    stage: Config, source: DataSource, objective: Objective, device: torch.device
+) -> Callable[[], dict[str, Any]] | None:
+    # Only rank 0 probes; the others need not hold its images.
+    if stage["probe"] is None or rank() != 0:
+        return None
+    config = {k: v for k, v in stage["probe"].items() if k != "every_epochs"}
+    attack = build(config.pop("attack"), seed=int(stage["seed"]))
+    probe = Probe(
+        train=source.split("train"),
+        val=source.split("val"),
+        num_classes=source.num_classes,
+        attack=attack,
+        **config,
+    )
+    return lambda: probe(objective.encoder, device)
+
+
+def _described(stage: Config, objective: Objective) -> dict[str, Any]:
+    """What a model file says about its training: settings, and its teacher's hash."""
+    keys = ("seed", "data", "objective", "views", "optim", "train", "strategy")
+    described = {key: stage[key] for key in keys}
+    teacher = getattr(objective, "teacher", None)
+    if isinstance(teacher, Frozen):
+        described["teacher_sha256"] = teacher.sha256
+    return described

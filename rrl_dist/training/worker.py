@@ -1,0 +1,138 @@
+"""Where training runs: in this process, or in the workers of Ray Train."""
+
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rrl_dist.core.collectives import rank
+from rrl_dist.core.errors import UserError
+from rrl_dist.core.storage import read_json, write_json
+from rrl_dist.training.journal import TrainingDivergedError
+from rrl_dist.training.cluster import thread_variables
+from rrl_dist.training.stage import train_stage
+
+Stage = Mapping[str, Any]
+
+NOTES = "notes.txt"
+FAILURE = "failure.json"
+_FINAL = {error.__name__: error for error in (UserError, TrainingDivergedError)}
+
+
+def launch(
+    stage: Stage,
+    folder: Path,
+    cluster: Mapping[str, Any],
+    notify: Callable[[str], None],
+) -> None:
+    """Run one training stage to its end, going on where an earlier attempt stopped.
+
+    Args:
+        stage: plain configuration, see `train_stage`.
+        folder: the stage's run directory, which every worker can read and write.
+        cluster: `kind` (debug, local or auto), `workers`, `threads`.
+        notify: told single lines about what happens.
+
+    Raises:
+        UserError: for mistakes in the configuration.
+        TrainingDivergedError: naming step and term.
+    """
+    if cluster["kind"] == "debug":
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        train_stage(stage, folder, device=device, after_epoch=_nothing, notify=notify)
+    else:
+        _launch_on_ray(stage, folder, cluster)
+
+
+def _nothing(epoch: int) -> None:
+    """Under debug nobody waits for a report."""
+
+
+def _launch_on_ray(stage: Stage, folder: Path, cluster: Mapping[str, Any]) -> None:
+    # Ray Train reads these when it is imported; a report waits for the next poll.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    from ray.train import ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import FailureConfig, RunConfig
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    gpu = bool(cluster["gpu"])
+    threads = int(cluster["threads"])
+    # Typed Any: the trainer's signature still names the class of before V2.
+    run_config: Any = RunConfig(
+        # A name of its own: Ray would go on from its own records of an earlier
+        # attempt, and ours are in the run directory.
+        name=uuid.uuid4().hex,
+        storage_path=str(folder / "ray"),
+        failure_config=FailureConfig(max_failures=int(cluster["max_failures"])),
+        worker_runtime_env={"env_vars": thread_variables(threads)},
+    )
+    trainer = TorchTrainer(
+        ray_worker,
+        train_loop_config={"stage": dict(stage), "folder": str(folder)},
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=int(cluster["workers"]),
+            use_gpu=gpu,
+            resources_per_worker={"CPU": cluster["cpus_per_worker"]}
+            | ({"GPU": 1} if gpu else {}),
+        ),
+        run_config=run_config,
+    )
+    failure = folder / FAILURE
+    failure.unlink(missing_ok=True)
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise _first_cause(error) from None
+    if failure.is_file():
+        told = read_json(failure)
+        raise _FINAL[told["kind"]](told["message"])
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """The exception of the worker that failed first, out of Ray's wrapping."""
+    failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
+    for failure in failures.values():
+        cause: BaseException | None = getattr(failure, "cause", None)
+        return cause or failure
+    return error
+
+
+def ray_worker(config: dict[str, Any]) -> None:
+    """What Ray Train runs in each worker.
+
+    It restores from the run directory, and reports metrics without a checkpoint, once
+    an epoch: a report may be lost with the controller, a file on the disk is not.
+
+    What another attempt would not mend is written down, and the worker ends as if all
+    were well: raised, Ray would start all workers again for it.
+    """
+    import ray.train
+    from ray.train.torch import get_device
+
+    folder = Path(config["folder"])
+    if (folder / FAILURE).is_file():
+        return
+    try:
+        train_stage(
+            config["stage"],
+            folder,
+            device=get_device(),
+            after_epoch=lambda epoch: ray.train.report({"epoch": epoch}),
+            notify=partial(_note, folder),
+        )
+    except tuple(_FINAL.values()) as error:
+        told = {"kind": type(error).__name__, "message": str(error)}
+        write_json(folder / FAILURE, told)
+
+
+def _note(folder: Path, line: str) -> None:
+    """Rank 0's news, which the driver reads; workers have no terminal."""
+    if rank() == 0:
+        with (folder / NOTES).open("a") as file:
+            file.write(line + "\n")

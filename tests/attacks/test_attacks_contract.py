@@ -1,0 +1,341 @@
+"""What holds for every attack."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rrl_dist.attacks import APGD, L2, PGD, Attack, Ball, Linf
+from rrl_dist.attacks.margins import cross_entropy
+from rrl_dist.core.errors import UserError
+
+Data = tuple[Tensor, Tensor]
+
+
+def pgd(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
+    return PGD(
+        ball=ball,
+        steps=5,
+        relative_step=0.25,
+        restarts=2,
+        random_start=True,
+        seed=seed,
+        micro_batch=micro_batch,
+    )
+
+
+def apgd(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
+    return APGD(ball=ball, steps=12, restarts=2, seed=seed, micro_batch=micro_batch)
+
+
+every_kind = pytest.mark.parametrize("kind", [pgd, apgd])
+every_ball = pytest.mark.parametrize("ball", [Linf(0.1), L2(0.5)], ids=Ball.label)
+Kind = Callable[..., Attack]
+
+
+@every_kind
+@every_ball
+def test_result_is_in_the_ball_and_stronger(
+    kind: Kind, ball: Ball, model: nn.Module, unseen: Data
+) -> None:
+    x, y = unseen
+    attacked = kind(ball).run(model, x, y)
+    assert attacked.x_adv.shape == x.shape
+    assert not attacked.x_adv.requires_grad
+    distance = ball.distance(attacked.x_adv.double(), x.double())
+    assert (distance <= ball.eps * (1 + 1e-6)).all()
+    assert attacked.x_adv.min() >= 0
+    assert attacked.x_adv.max() <= 1
+    right = model(x).argmax(1) == y
+    still = model(attacked.x_adv).argmax(1) == y
+    assert not (still & ~right).any()
+    assert still.sum() < right.sum() - 40
+
+
+@every_kind
+@every_ball
+def test_radius_zero_is_the_identity_without_a_model(
+    kind: Kind, ball: Ball, unseen: Data
+) -> None:
+    x, y = unseen
+    attacked = kind(ball.with_eps(0.0)).run(nn.Identity(), x, y)
+    assert torch.equal(attacked.x_adv, x)
+    assert attacked.x_adv is not x
+    assert not attacked.queries.any()
+
+
+@every_kind
+@every_ball
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_batch_size_changes_no_bit(
+    kind: Kind, ball: Ball, batch: int, model: nn.Module, unseen: Data
+) -> None:
+    x, y = (column[:100] for column in unseen)
+    whole = kind(ball).run(model, x, y)
+    rows = torch.arange(20 if batch == 1 else 100).split(batch)
+    parts = [kind(ball).run(model, x[r], y[r], r) for r in rows]
+    count = sum(len(r) for r in rows)
+    assert torch.equal(torch.cat([p.x_adv for p in parts]), whole.x_adv[:count])
+    assert torch.equal(torch.cat([p.queries for p in parts]), whole.queries[:count])
+
+
+@every_kind
+@every_ball
+def test_order_changes_no_bit(
+    kind: Kind, ball: Ball, model: nn.Module, unseen: Data
+) -> None:
+    x, y = (column[:100] for column in unseen)
+    whole = kind(ball)(model, x, y)
+    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(kind(ball)(model, x[order], y[order], order), whole[order])
+
+
+@every_kind
+@every_ball
+def test_thread_count_changes_no_bit(
+    kind: Kind, ball: Ball, model: nn.Module, unseen: Data
+) -> None:
+    x, y = (column[:100] for column in unseen)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append(kind(ball)(model, x, y))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(*results)
+
+
+@every_kind
+def test_memory_layout_changes_no_bit(
+    kind: Kind, model: nn.Module, digits: Data
+) -> None:
+    colours = nn.Sequential(nn.Conv2d(3, 1, 1), model).eval()
+    x = torch.rand(70, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = digits[1][:70]
+    whole = kind(Linf(0.1))(colours, x, y)
+    channels_last = x.to(memory_format=torch.channels_last)
+    strided = x.transpose(2, 3).contiguous().transpose(2, 3)
+    shifted = torch.cat([torch.zeros(1), x.flatten()])[1:].reshape(x.shape)
+    for same in (channels_last, strided, shifted):
+        assert torch.equal(kind(Linf(0.1))(colours, same, y), whole)
+
+
+@every_kind
+def test_draws_depend_on_seed_and_index(
+    kind: Kind, model: nn.Module, unseen: Data
+) -> None:
+    x, y = (column[:30] for column in unseen)
+    first = kind(L2(0.1))(model, x, y)
+    right = model(x).argmax(1) == y
+    other_seed = kind(L2(0.1), seed=1)(model, x, y)
+    other_index = kind(L2(0.1))(model, x, y, torch.arange(30) + 1000)
+    for other in (other_seed, other_index):
+        changed = (other != first).flatten(1).any(1)
+        assert changed[right].float().mean() > 0.9
+    assert torch.equal(kind(L2(0.1))(model, x, y), first)
+
+
+@every_kind
+def test_model_is_given_back_as_it_was(
+    kind: Kind, model: nn.Sequential, unseen: Data
+) -> None:
+    x, y = (column[:70] for column in unseen)
+    expected = kind(Linf(0.1))(model, x, y)
+    model.train()
+    model[4].eval()
+    model[0].bias.requires_grad_(False)  # type: ignore[operator, union-attr]
+    modes = [module.training for module in model.modules()]
+    needs = [parameter.requires_grad for parameter in model.parameters()]
+    state = copy.deepcopy(model.state_dict())
+    x.requires_grad_()
+    x_adv = kind(Linf(0.1))(model, x, y)
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == needs
+    assert all(parameter.grad is None for parameter in model.parameters())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+    assert x.grad is None
+    # The attack saw the model in eval mode although it was training.
+    assert torch.equal(x_adv, expected)
+
+
+@every_kind
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_callers_grad_mode_does_not_matter(
+    kind: Kind, mode: Callable[[], torch.no_grad], model: nn.Module, unseen: Data
+) -> None:
+    x, y = (column[:10] for column in unseen)
+    expected = kind(Linf(0.1))(model, x, y)
+    with mode():
+        assert torch.equal(kind(Linf(0.1))(model, x.clone(), y.clone()), expected)
+
+
+@every_kind
+@every_ball
+def test_a_larger_ball_is_a_stronger_attack(
+    kind: Kind, ball: Ball, model: nn.Module, unseen: Data
+) -> None:
+    x, y = unseen
+    values, accuracies = [], []
+    for share in (0.0, 0.25, 0.5, 1.0, 1.5):
+        attack = kind(ball.with_eps(share * ball.eps))
+        logits = model(attack(model, x, y))
+        values.append(cross_entropy(logits, y).mean().item())
+        accuracies.append((logits.argmax(1) == y).float().mean().item())
+    assert accuracies == sorted(accuracies, reverse=True)
+    if kind is pgd:  # the other stops at the first wrong image
+        assert values == sorted(values)
+
+
+@every_kind
+@every_ball
+def test_empty_batch(kind: Kind, ball: Ball, model: nn.Module) -> None:
+    attacked = kind(ball).run(
+        model, torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64)
+    )
+    assert attacked.x_adv.shape == (0, 1, 8, 8)
+    assert attacked.queries.shape == (0,)
+
+
+@every_kind
+def test_images_that_are_wrong_already_stay_wrong(
+    kind: Kind, model: nn.Module, unseen: Data
+) -> None:
+    x = unseen[0][:9]
+    y = (model(x).argmax(1) + 1) % 10
+    x_adv = kind(Linf(0.1))(model, x, y)
+    logits = model(x_adv)
+    assert (logits.argmax(1) != y).all()
+    assert (cross_entropy(logits, y) >= cross_entropy(model(x), y) - 1e-5).all()
+
+
+@every_kind
+@every_ball
+def test_model_of_one_class_cannot_be_fooled(kind: Kind, ball: Ball) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(9, 1))
+    x = torch.rand(5, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    x_adv = kind(ball)(model, x, torch.zeros(5, dtype=torch.int64))
+    assert x_adv.isfinite().all()
+    assert (ball.distance(x_adv, x) <= ball.eps * (1 + 1e-6)).all()
+
+
+class Counted(nn.Module):
+    """Counts calls, rows and backward passes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.shapes: list[int] = []
+        self.backwards = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shapes.append(len(x))
+        logits: Tensor = self.model(x)
+        if logits.requires_grad:
+            logits.register_hook(self.count)
+        return logits
+
+    def count(self, grad: Tensor) -> None:
+        self.backwards += 1
+
+
+@every_kind
+def test_queries_are_the_forward_passes(
+    kind: Kind, model: nn.Module, unseen: Data
+) -> None:
+    x, y = (column[:40] for column in unseen)
+    wrong_at_start = model(x).argmax(1) != y
+    y[0] = (y[0] + 1) % 10
+    wrong_at_start[0] = True
+    for row in range(0, 40, 4):
+        counted = Counted(model)
+        one = torch.tensor([row])
+        attack = kind(Linf(0.1), micro_batch=1)
+        queries = attack.run(counted, x[one], y[one], one).queries
+        assert queries.tolist() == [len(counted.shapes)]
+        if kind is apgd and wrong_at_start[row]:
+            assert queries.item() == 1
+
+
+@every_kind
+def test_model_sees_one_shape_only(kind: Kind, model: nn.Module, unseen: Data) -> None:
+    x, y = (column[:21] for column in unseen)
+    counted = Counted(model)
+    kind(Linf(0.05), micro_batch=16)(counted, x, y)
+    assert set(counted.shapes) == {16}
+
+
+X = torch.full((3, 1, 8, 8), 0.5)
+Y = torch.tensor([0, 1, 2])
+NAN = X.clone()
+NAN[1, 0, 0, 0] = torch.nan
+
+
+@every_kind
+@pytest.mark.parametrize(
+    ("x", "y", "index", "found"),
+    [
+        ((X * 255).to(torch.uint8), Y, None, "uint8"),
+        (X.double(), Y, None, "float64"),
+        (NAN, Y, None, "NaN"),
+        (X * 4, Y, None, "to 2"),
+        (X - 1, Y, None, "-0.5"),
+        (X, Y[:2], None, r"labels.*\(2,\) for 3"),
+        (X, Y.float(), None, "labels.*float32"),
+        (X, Y + 8, None, "label 10 with a model of 10"),
+        (X, Y - 1, None, "label -1"),
+        (X, Y, Y[:2], "index"),
+        (X, Y, Y.float(), "index"),
+    ],
+)
+def test_unusable_input_is_named_in_one_line(
+    kind: Kind, x: Tensor, y: Tensor, index: Tensor, found: str, model: nn.Module
+) -> None:
+    with pytest.raises(UserError, match=found) as caught:
+        kind(Linf(0.1)).run(model, x, y, index)
+    assert "\n" not in str(caught.value)
+
+
+class Answer(nn.Module):
+    """A model of one linear layer whose logits pass through `change`."""
+
+    def __init__(self, change: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 3)
+        self.change = change
+
+    def forward(self, x: Tensor) -> object:
+        return self.change(self.linear(x.flatten(1)))
+
+
+@every_kind
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda z: z * torch.nan, "NaN logits"),
+        (lambda z: torch.zeros_like(z), "no gradient"),
+        (lambda z: z[:, 0], "shape"),
+        (lambda z: (z, z), "tuple"),
+    ],
+)
+def test_unusable_model_is_named_and_given_back(
+    kind: Kind, change: Callable[[Tensor], object], found: str
+) -> None:
+    model = Answer(change).train()
+    with pytest.raises(UserError, match=found):
+        kind(Linf(0.1))(model, X, Y * 0)
+    assert model.linear.training
+    assert model.linear.weight.requires_grad
+
+
+@every_kind
+@pytest.mark.parametrize("big", [1e30, torch.inf])
+def test_overflowing_logits_give_images(kind: Kind, big: float) -> None:
+    model = Answer(lambda z: torch.cat([z[:, :1] * big, z[:, 1:]], 1))
+    x_adv = kind(L2(0.3))(model, X, Y)
+    assert x_adv.isfinite().all()
+    assert (L2(0.3).distance(x_adv, X) <= 0.3 * (1 + 1e-6)).all()

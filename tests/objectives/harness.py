@@ -1,0 +1,90 @@
+"""Small real objectives, the same on any number of workers."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from rrl_dist.attacks.balls import Linf
+from rrl_dist.core.batch import Batch
+from rrl_dist.core.collectives import rank, world_size
+from rrl_dist.models.backbones import SmallCNN
+from rrl_dist.models.encoder import Encoder
+from rrl_dist.models.heads import Projector
+from rrl_dist.objectives.deacl import DeACL
+from rrl_dist.objectives.objective import Frozen, Objective
+from rrl_dist.objectives.simclr import SimCLR
+from rrl_dist.objectives.supervised import Supervised
+from rrl_dist.training.optim import parameter_groups, set_learning_rate, sgd
+from rrl_dist.training.strategies import TorchStrategy
+
+SAMPLES = 16
+
+
+def small_encoder(seed: int, *, sync_bn: bool = True) -> Encoder:
+    torch.manual_seed(seed)
+    return Encoder(
+        backbone=SmallCNN(width=4),
+        mean=[0.5, 0.4, 0.3],
+        std=[0.2, 0.2, 0.3],
+        sync_bn=sync_bn,
+    )
+
+
+def small_objective(name: str, *, sync_bn: bool = True) -> Objective:
+    encoder = small_encoder(1, sync_bn=sync_bn)
+    torch.manual_seed(2)
+    if name == "simclr":
+        projector = partial(Projector, hidden=16, out=8, layers=2, sync_bn=sync_bn)
+        return SimCLR(encoder=encoder, projector=projector, temperature=0.2)
+    if name == "supervised":
+        return Supervised(encoder=encoder, num_classes=3, train_encoder=True)
+    if name == "deacl":
+        return DeACL(
+            encoder=encoder,
+            teacher=Frozen(small_encoder(3), sha256="teacher"),
+            weight=2.0,
+            ball=Linf(8 / 255),
+            steps=3,
+            relative_step=0.25,
+            start_from_teacher=False,
+            seed=0,
+        )
+    raise ValueError(name)
+
+
+OBJECTIVES = ("simclr", "supervised", "deacl")
+
+
+def global_batch(views: int) -> tuple[Tensor, ...]:
+    """Two views, labels, index of the whole batch."""
+    generator = torch.Generator().manual_seed(5)
+    images = [torch.rand(SAMPLES, 3, 8, 8, generator=generator) for _ in range(views)]
+    labels = torch.arange(SAMPLES) % 3
+    return (*images, labels, torch.arange(100, 100 + SAMPLES))
+
+
+def own_batch(name: str) -> Batch:
+    """This worker's share."""
+    views = 2 if name == "simclr" else 1
+    share = SAMPLES // world_size()
+    mine = slice(rank() * share, (rank() + 1) * share)
+    *images, labels, index = (t[mine] for t in global_batch(views))
+    return Batch(images[0], tuple(images), labels, index, step=7)
+
+
+def loss_and_gradient(name: str) -> tuple[float, dict[str, Tensor]]:
+    """Of one step under DDP (or alone), and the batch norm buffers after it."""
+    objective = small_objective(name)
+    strategy = TorchStrategy(distributed=True, precision="fp32", clip_grad=None)
+    groups = parameter_groups(objective, weight_decay=0.0, decay_norm_and_bias=True)
+    optimizer = sgd(groups, momentum=0.0, nesterov=False)
+    strategy.wrap(objective, optimizer, torch.device("cpu"))
+    before = {k: p.detach().clone() for k, p in objective.named_parameters()}
+    batch = objective.inner(own_batch(name))
+    terms = strategy.forward(batch)
+    set_learning_rate(optimizer, 1.0)
+    strategy.update(terms["loss"])
+    # With SGD at rate 1, the step is the gradient that the strategy arrived at.
+    gradient = {k: before[k] - p.detach() for k, p in objective.named_parameters()}
+    return float(terms["loss"]), gradient

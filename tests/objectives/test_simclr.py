@@ -1,0 +1,56 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rrl_dist.objectives.simclr import nt_xent
+from tests.objectives.harness import own_batch, small_objective
+
+
+def literal_nt_xent(za: torch.Tensor, zb: torch.Tensor, temperature: float) -> float:
+    """Eq. 1 of the paper, one anchor at a time."""
+    z = [*za.double(), *zb.double()]
+    n, total = len(za), 0.0
+    for i, anchor in enumerate(z):
+        j = (i + n) % (2 * n)
+        similar = math.exp(float(anchor @ z[j]) / temperature)
+        others = sum(
+            math.exp(float(anchor @ other) / temperature)
+            for k, other in enumerate(z)
+            if k != i
+        )
+        total -= math.log(similar / others)
+    return total / len(z)
+
+
+@settings(deadline=None, max_examples=25)
+@given(n=st.integers(2, 9), seed=st.integers(0, 99), temperature=st.floats(0.1, 2.0))
+def test_equals_the_papers_formula(n: int, seed: int, temperature: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    za, zb = (F.normalize(torch.randn(n, 5, generator=generator)) for _ in range(2))
+    loss = nt_xent(za, zb, temperature=temperature)
+    assert float(loss) == pytest.approx(literal_nt_xent(za, zb, temperature), rel=1e-4)
+
+
+def test_does_not_depend_on_which_view_comes_first() -> None:
+    generator = torch.Generator().manual_seed(0)
+    za, zb = (F.normalize(torch.randn(6, 4, generator=generator)) for _ in range(2))
+    forth, back = nt_xent(za, zb, temperature=0.2), nt_xent(zb, za, temperature=0.2)
+    assert float(forth) == pytest.approx(float(back), rel=1e-6)
+
+
+def test_training_on_one_batch_brings_its_views_together() -> None:
+    objective = small_objective("simclr").train()
+    batch = own_batch("simclr")
+    optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
+    losses = []
+    for _ in range(30):
+        loss = objective(batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0] - 0.3

@@ -1,0 +1,23 @@
+"""1 = 2 = 4 workers, loss and gradient, for every objective."""
+
+import math
+
+import pytest
+import torch
+
+from tests.gloo import run_workers
+from tests.objectives.harness import OBJECTIVES, loss_and_gradient
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_loss_and_gradient_do_not_depend_on_worker_count(
+    name: str, workers: int
+) -> None:
+    loss, gradient = loss_and_gradient(name)
+    assert max(float(g.abs().max()) for g in gradient.values()) > 1e-3
+    for found, grads in run_workers(workers, loss_and_gradient, name):
+        assert math.isclose(found, loss, rel_tol=1e-5, abs_tol=1e-6)
+        for key, expected in gradient.items():
+            torch.testing.assert_close(grads[key], expected, rtol=1e-3, atol=2e-6)
