@@ -1,64 +1,44 @@
-"""The stages of one experiment, in order: data, pretraining, probe, evaluation, report.
+"""The stages of one experiment, in order: data, pretraining, probe, evaluation.
 
 A stage's folder is named by all that its result depends on: its settings, the images,
 and the weights it begins with. A stage that is done is skipped when the experiment is
 started again; a changed setting means other folders for exactly the stages it touches.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rrl_dist import __version__
+from rrl_dist.core.display import Display
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.run_directory import StageFolder
 from rrl_dist.core.storage import read_json, write_bytes, write_json
 from rrl_dist.data.datasets import DataSource, ImageSet
 from rrl_dist.data.prepare import prepare_beton
+from rrl_dist.evaluate.comparison import compare, costs
 from rrl_dist.evaluate.evaluation import evaluate
 from rrl_dist.models.artefact import load_artefact
 from rrl_dist.training.build import build
+from rrl_dist.training.lineage import ordered
 from rrl_dist.training.stage import run_length
 from rrl_dist.training.worker import launch
 
 Config = Mapping[str, Any]
-SCHEMA = 1
-# Settings that do not change what a stage makes.
+SPLITS = ("pretrain", "train", "val", "test")
+# What a training stage's result depends on, folders of models aside.
+_IDENTIFYING = ("seed", "split", "model", "objective", "views", "optim", "strategy")
 _WITHOUT_EFFECT = ("log_every", "checkpoint_every")
-
-
-class Display(Protocol):
-    """What a person sees of a running experiment."""
-
-    def stage(self, name: str, *, done: bool) -> None:
-        """A stage begins, or is skipped since it is done."""
-
-    def notify(self, line: str) -> None:
-        """One line of news."""
-
-    def training(
-        self, folder: Path, steps: int, batch_size: int
-    ) -> AbstractContextManager[None]:
-        """Follow the metrics that a training stage writes into `folder`."""
-        ...
-
-    def counting(self, what: str) -> Callable[[int], Callable[[int], None]]:
-        """A progress bar: called with a total, it returns what advances it."""
-        ...
 
 
 @dataclass(frozen=True)
 class Images:
-    """The splits of the data set, by what they hold."""
+    """The splits of the data set: what they hold, by fingerprint, and how many."""
 
     fingerprints: Mapping[str, str]
     counts: Mapping[str, int]
-
-    def of(self, *splits: str) -> dict[str, str]:
-        """Fingerprints of some splits."""
-        return {split: self.fingerprints[split] for split in splits}
 
 
 class Experiment:
@@ -67,49 +47,69 @@ class Experiment:
     Args:
         config: plain resolved configuration: `name`, `seed`, `data`, `model`, `ball`,
             `arms`, `protocol`, `suite`, `evaluate`, `strategy`, `probe`, `loader`,
-            `betons`.
+            `betons`, `cluster`.
         folder: the run directory, held by the caller.
-        cluster: as `training.cluster.session` yields it.
+        start_cluster: as `training.cluster.session` yields it; called when the first
+            stage that is not done needs it.
         display: what a person sees.
     """
 
     def __init__(
-        self, config: Config, folder: Path, cluster: Config, display: Display
+        self,
+        config: Config,
+        folder: Path,
+        start_cluster: Callable[[], Config],
+        display: Display,
     ) -> None:
         self.config, self.folder = config, folder
-        self.cluster, self.display = cluster, display
-        self.source: DataSource = build(config["data"])
+        self.start_cluster, self.display = start_cluster, display
+        self.threads = int(config["cluster"]["threads"])
         self.loader = str(config["loader"])
+        self.source: DataSource = build(config["data"])
         self.stages: dict[str, StageFolder] = {}
+
+    @cached_property
+    def cluster(self) -> Config:
+        """Where stages run, started when first asked for."""
+        return self.start_cluster()
 
     def run(self) -> None:
         """Do what is missing, and write `results.json` and `cost.json`."""
         images = self.prepare()
-        results: dict[str, Any] = {}
         encoders: dict[str, Path] = {}
-        for arm in ordered_arms(self.config["arms"]):
-            encoders[arm] = self.pretrain(arm, images, encoders)
+        for arm in ordered(self.config["arms"]):
+            teacher = self.config["arms"][arm]["teacher"]
+            known = None if teacher is None else encoders[teacher]
+            encoders[arm] = self.pretrain(arm, images, known)
+        found = {}
         for arm, encoder in encoders.items():
-            classifier = self.probe(arm, images, encoder)
-            results[arm] = self.evaluate(arm, images, classifier)
-        write_json(self.folder / "results.json", self.results(results))
-        write_json(self.folder / "cost.json", self.cost())
+            found[arm] = self.evaluate(arm, images, self.probe(arm, images, encoder))
+        self.summarize(found)
 
     def prepare(self) -> Images:
-        """Read the images and write the `.beton` files that are missing."""
+        """Read the images, and write the `.beton` files that are missing."""
         self.display.stage("data", done=False)
         self.source.check()
-        names = ("pretrain", "train", "val", "test")
-        splits = {name: self.source.split(name) for name in names}
+        splits = {name: self.source.split(name) for name in SPLITS}
         found = Images(
             {name: split.fingerprint for name, split in splits.items()},
-            {name: len(split.labels) for name, split in splits.items()},
+            {name: len(split) for name, split in splits.items()},
         )
-        counts = ", ".join(f"{found.counts[name]} {name}" for name in names)
-        self.display.notify(f"{self.config['data']['name']}: {counts} images")
+        counts = ", ".join(f"{count} {name}" for name, count in found.counts.items())
+        self.display.notify(f"{self.source.name}: {counts} images")
+        self._check_lengths(found)
         if self.loader != "memory":
             self._write_betons(splits["pretrain"], splits["train"])
         return found
+
+    def _check_lengths(self, images: Images) -> None:
+        """A batch that does not fit is told of before the first stage, not the last."""
+        workers = int(self.config["cluster"]["workers"])
+        for arm in ordered(self.config["arms"]):
+            train = self.config["arms"][arm]["train"]
+            run_length(train, None, images.counts["pretrain"], workers)
+        protocol = self.config["protocol"]["train"]
+        run_length(protocol, None, images.counts["train"], workers)
 
     def _write_betons(self, *splits: ImageSet) -> None:
         """Where FFCV is missing and was not insisted on, memory takes over."""
@@ -118,7 +118,7 @@ class Experiment:
                 prepare_beton(
                     Path(self.config["betons"]),
                     images,
-                    workers=int(self.cluster["threads"]),
+                    workers=self.threads,
                     progress=self.display.counting(f"writing {images.name}.beton"),
                 )
             except UserError as error:
@@ -128,65 +128,31 @@ class Experiment:
                 self.loader = "memory"
                 return
 
-    def pretrain(self, arm: str, images: Images, encoders: Mapping[str, Path]) -> Path:
+    def pretrain(self, arm: str, images: Images, teacher: Path | None) -> Path:
         """Train one arm's encoder; returns the folder of the model."""
-        own = self.config["arms"][arm]
-        teacher = own.get("teacher")
-        teacher_folder = None if teacher is None else encoders[teacher]
-        stage = {
-            "split": "pretrain",
-            "model": self.config["model"],
-            "objective": own["objective"],
-            "views": own["views"],
-            "optim": own["optim"],
-            "train": own["train"],
-            "probe": self.config["probe"],
-            "init": None,
-            "teacher": None if teacher_folder is None else str(teacher_folder),
-        }
+        stage = pretrain_stage(self.config, arm, teacher)
         return self._train(f"pretrain-{arm}", stage, images)
 
     def probe(self, arm: str, images: Images, encoder: Path) -> Path:
         """Put a linear head on a frozen encoder; returns the classifier's folder."""
-        protocol = self.config["protocol"]
-        stage = {
-            "split": "train",
-            "model": None,
-            "objective": protocol["objective"],
-            "views": protocol["views"],
-            "optim": protocol["optim"],
-            "train": protocol["train"],
-            "probe": None,
-            "init": str(encoder),
-            "teacher": None,
-        }
+        stage = probe_stage(self.config, encoder)
         return self._train(f"probe-{arm}", stage, images)
 
     def _train(self, name: str, stage: dict[str, Any], images: Images) -> Path:
-        stage |= {
-            "seed": self.config["seed"],
-            "data": self.config["data"],
-            "strategy": self.config["strategy"],
-        }
-        own = images.of(stage["split"])
-        folder = self._folder(name, {**_identifying(stage), "images": own})
+        split = stage["split"]
+        settings = {**_identifying(stage), "images": images.fingerprints[split]}
+        folder = self._folder(name, settings)
         if folder.done:
             return folder.path
+        workers = int(self.config["cluster"]["workers"])
         length = run_length(
-            stage["train"],
-            stage["probe"],
-            images.counts[stage["split"]],
-            int(self.cluster["workers"]),
+            stage["train"], stage["probe"], images.counts[split], workers
         )
-        stage |= {
-            "identity": folder.identity,
-            "loader": self.loader,
-            "betons": self.config["betons"],
-            "threads": self.cluster["threads"],
-        }
+        stage |= {"identity": folder.identity, "loader": self.loader}
         following = self.display.training(folder.path, length.steps, length.batch_size)
+        cluster = self.cluster
         with folder.attempt(), following:
-            launch(stage, folder.path, self.cluster, self.display.notify)
+            launch(stage, folder.path, cluster, self.display.notify)
         return folder.path
 
     def evaluate(self, arm: str, images: Images, classifier: Path) -> dict[str, Any]:
@@ -195,7 +161,7 @@ class Experiment:
         fingerprint = {
             "code": __version__,
             "weights": load_artefact(classifier).sha256,
-            "images": images.of("test"),
+            "images": images.fingerprints["test"],
             "limit": own["limit"],
             "ball": self.config["ball"],
             "suite": self.config["suite"],
@@ -204,20 +170,18 @@ class Experiment:
         }
         folder = self._folder(f"evaluate-{arm}", fingerprint)
         if not folder.done:
+            shared = ("data", "suite", "ball", "seed")
             job = {
                 **own,
+                **{key: self.config[key] for key in shared},
                 "split": "test",
-                "data": self.config["data"],
                 "classifier": str(classifier),
-                "suite": self.config["suite"],
-                "ball": self.config["ball"],
-                "seed": self.config["seed"],
-                "threads": self.cluster["threads"],
+                "threads": self.threads,
                 "fingerprint": fingerprint,
             }
-            counting = self.display.counting("attacking images")
+            counting, cluster = self.display.counting("attacking images"), self.cluster
             with folder.attempt():
-                evaluate(job, folder.path, self.cluster, progress=counting)
+                evaluate(job, folder.path, cluster, progress=counting)
         self._keep_gallery(arm, folder.path)
         numbers: dict[str, Any] = read_json(folder.path / "results.json")
         return numbers
@@ -233,95 +197,64 @@ class Experiment:
         self.display.stage(name, done=folder.done)
         return folder
 
-    def results(self, arms: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole experiment's `results.json`: no times, paths or worker counts."""
-        ball = build(self.config["ball"])
-        curve = self.config["suite"]["curve"]
-        own = self.config["arms"]
-        return {
-            "schema": SCHEMA,
-            "name": self.config["name"],
-            "data": self.config["data"]["name"],
-            "split": "test",
-            "seed": self.config["seed"],
-            "seeds": 1,
-            "norm": ball.norm,
-            "eps": ball.eps,
-            "curve_attack": None if curve is None else curve["attack"],
-            "arm_order": list(arms),
-            "arms": {
-                arm: {
-                    "objective": _class_name(own[arm]["objective"]),
-                    "backbone": _backbone_name(self.config["model"]),
-                    "protocol": self.config["protocol"]["name"],
-                    **{k: v for k, v in found.items() if k != "schema"},
-                }
-                for arm, found in arms.items()
-            },
-        }
-
-    def cost(self) -> dict[str, Any]:
-        """Seconds by stage, and by arm with the teachers that it needed."""
+    def summarize(self, found: Mapping[str, Config]) -> None:
+        """Write `results.json` and `cost.json` of the evaluated arms."""
         seconds = {name: folder.seconds for name, folder in self.stages.items()}
-        arms = {}
-        for arm in self.config["arms"]:
-            mine = [f"{kind}-{arm}" for kind in ("pretrain", "probe", "evaluate")]
-            lineage = teachers(self.config["arms"], arm)
-            mine += [f"pretrain-{teacher}" for teacher in lineage]
-            arms[arm] = {"seconds": round(sum(seconds[name] for name in mine), 1)}
-        return {
-            "stages": {name: {"seconds": value} for name, value in seconds.items()},
-            "arms": arms,
-            "device": self._device(),
-        }
+        cost = costs(self.config["arms"], seconds, self._device())
+        write_json(self.folder / "cost.json", cost)
+        write_json(self.folder / "results.json", compare(self.config, found))
 
-    def _device(self) -> str:
-        workers, threads = self.cluster["workers"], self.cluster["threads"]
-        each = "GPU" if self.cluster["gpu"] else f"CPU, {threads} threads"
-        return f"{workers} x {each}"
+    def _device(self) -> str | None:
+        """In words; as it was noted before where this time nothing had to run."""
+        if "cluster" not in self.__dict__:
+            before = self.folder / "cost.json"
+            return read_json(before)["device"] if before.is_file() else None
+        each = "GPU" if self.cluster["gpu"] else f"CPU, {self.threads} threads"
+        return f"{self.cluster['workers']} x {each}"
 
 
-def teachers(arms: Mapping[str, Any], arm: str) -> list[str]:
-    """The arms that `arm` is distilled from, nearest first.
-
-    Raises:
-        UserError: a teacher is unknown, or arms teach each other in a circle.
-    """
-    found: list[str] = []
-    teacher = arms[arm].get("teacher")
-    while teacher is not None:
-        if teacher not in arms:
-            raise UserError(
-                f"arms.{arm}.teacher={teacher} is no arm; there are {', '.join(arms)}"
-            )
-        if teacher in found or teacher == arm:
-            raise UserError(f"arms.{arm} is, by way of {teacher}, its own teacher")
-        found.append(teacher)
-        teacher = arms[teacher].get("teacher")
-    return found
+def pretrain_stage(config: Config, arm: str, teacher: Path | None) -> dict[str, Any]:
+    """Configuration of an arm's training stage, as `train_stage` takes it."""
+    own = config["arms"][arm]
+    return {
+        **_common(config),
+        **{key: own[key] for key in ("objective", "views", "optim", "train")},
+        "split": "pretrain",
+        "model": config["model"],
+        "probe": config["probe"],
+        "init": None,
+        "teacher": None if teacher is None else str(teacher),
+    }
 
 
-def ordered_arms(arms: Mapping[str, Any]) -> Iterator[str]:
-    """Arms in their order, each after its teachers."""
-    return iter(sorted(arms, key=lambda arm: len(teachers(arms, arm))))
+def probe_stage(config: Config, encoder: Path) -> dict[str, Any]:
+    """Configuration of the stage that puts a head on an encoder."""
+    own = config["protocol"]
+    return {
+        **_common(config),
+        **{key: own[key] for key in ("objective", "views", "optim", "train")},
+        "split": "train",
+        "model": None,
+        "probe": None,
+        "init": str(encoder),
+        "teacher": None,
+    }
+
+
+def _common(config: Config) -> dict[str, Any]:
+    keys = ("seed", "data", "strategy", "loader", "betons")
+    return {
+        **{key: config[key] for key in keys},
+        "threads": int(config["cluster"]["threads"]),
+    }
 
 
 def _identifying(stage: Config) -> dict[str, Any]:
     """What a training stage's result depends on, folders replaced by weights."""
-    kept = ("seed", "split", "model", "objective", "views", "optim", "strategy")
-    settings = {key: stage[key] for key in kept}
     train = {k: v for k, v in stage["train"].items() if k not in _WITHOUT_EFFECT}
     parents = {
         key: None if stage[key] is None else load_artefact(Path(stage[key])).sha256
         for key in ("init", "teacher")
     }
+    settings = {key: stage[key] for key in _IDENTIFYING}
     return {"code": __version__, **settings, "train": train, **parents}
-
-
-def _class_name(config: Config) -> str:
-    return str(config["_target_"]).rpartition(".")[2]
-
-
-def _backbone_name(model: Config) -> str:
-    backbone = model["backbone"]
-    return str(backbone.get("name", _class_name(backbone)))

@@ -43,3 +43,15 @@ def run_command(name: str, command: Command) -> None:
             sys.exit(130)
 
     main()
+
+
+def absolute_folders(config: dict[str, Any]) -> dict[str, Any]:
+    """A copy whose folders do not depend on where a process was started."""
+    found = dict(config)
+    for key in ("storage", "betons"):
+        found[key] = str(Path(config[key]).expanduser().absolute())
+    root = config["data"]["root"]
+    if root is not None:
+        absolute = str(Path(root).expanduser().absolute())
+        found["data"] = {**config["data"], "root": absolute}
+    return found

@@ -1,7 +1,6 @@
 """What a person sees while an experiment runs."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.progress import (
 )
 
 from rrl_dist.training.journal import read_metrics
+from rrl_dist.training.worker import NOTES
 
 _PERCENT = ("knn_acc", "linear_acc", "robust_acc")
 
@@ -77,7 +77,7 @@ class Terminal:
     ) -> None:
         with self._progress() as bar:
             task = bar.add_task("training", total=steps, news="starting workers")
-            seen, probe = 0, ""
+            seen, noted, probe = 0, 0, ""
             ended = False
             while not ended:
                 ended = stop.wait(0.3)  # one more look after the end
@@ -92,6 +92,15 @@ class Terminal:
                         text = f"{news}  {probe}".strip()
                         bar.update(task, completed=record["step"], news=text)
                 seen = len(records)
+                noted = self._notes(folder, noted)
+
+    def _notes(self, folder: Path, seen: int) -> int:
+        """Show what workers noted beyond the first `seen` lines."""
+        file = folder / NOTES
+        lines = file.read_text().splitlines() if file.is_file() else []
+        for line in lines[seen:]:
+            self.notify(line)
+        return len(lines)
 
     def _progress(self) -> Progress:
         return Progress(
@@ -123,8 +132,3 @@ def _probe_text(record: Mapping[str, Any]) -> str:
         f"kNN {knn:.1f} %  linear {linear:.1f} %  "
         f"under PGD {robust:.1f} % [{low:.1f}, {high:.1f}]"
     )
-
-
-def timestamp() -> str:
-    """For names of runs that have none."""
-    return time.strftime("%Y%m%d-%H%M%S")

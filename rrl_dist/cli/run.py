@@ -1,12 +1,19 @@
 """`rrl run experiment=NAME`: every stage of an experiment."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from rrl_dist.cli.app import run_command
+from rrl_dist.cli.app import absolute_folders, run_command
+from rrl_dist.cli.plan import plan
 from rrl_dist.cli.progress import Terminal
 from rrl_dist.core.run_directory import describe_run, locked
+from rrl_dist.experiment import Config, Experiment
+from rrl_dist.report.load import load_run
+from rrl_dist.report.markdown import write_report
+from rrl_dist.report.tables import lead, robustness_table
+from rrl_dist.training.cluster import session
 
 
 def main() -> None:
@@ -17,21 +24,21 @@ def main() -> None:
 
 def run(config: dict[str, Any], config_yaml: str) -> None:
     """Run what is missing of an experiment, and print its table."""
-    from rrl_dist.experiment import Experiment
-    from rrl_dist.report.load import load_run
-    from rrl_dist.report.markdown import write_report
-    from rrl_dist.report.tables import lead, robustness_table
-    from rrl_dist.training.cluster import session
-
     terminal = Terminal()
-    # Ray's workers have other working directories.
-    for key in ("storage", "betons"):
-        config[key] = str(Path(config[key]).absolute())
+    config = absolute_folders(config)
     folder = Path(config["storage"]) / str(config["name"])
-    with locked(folder):
+    if config["plan"]:
+        terminal.console.print(plan(config))
+        return
+    with ExitStack() as stack:
+
+        def start() -> Config:
+            return stack.enter_context(session(config["cluster"]))
+
+        experiment = Experiment(config, folder, start, terminal)
+        stack.enter_context(locked(folder))
         describe_run(folder, config_yaml)
-        with session(config["cluster"]) as cluster:
-            Experiment(config, folder, cluster, terminal).run()
+        experiment.run()
         terminal.stage("report", done=False)
         files = write_report([folder], folder)
     finished = load_run(folder)

@@ -123,6 +123,8 @@ class FfcvLoader:
             IndexError: for a position that the file does not have.
             RuntimeError: if FFCV stops without an answer.
         """
+        if self._closed:
+            raise RuntimeError("the loader is closed")
         whole = len(positions) // self._batch_size * self._batch_size
         # One dtype always: another would be compiled anew.
         order = np.ascontiguousarray(positions[:whole], dtype=np.uint64)
@@ -142,8 +144,6 @@ class FfcvLoader:
 
     def _start(self, order: NDArray[np.uint64]) -> Any:
         """FFCV's thread, reading in our order."""
-        if self._closed:
-            raise RuntimeError("the loader is closed")
         self._loader.next_traversal_order = lambda: order
         self._loader.first_traversal_order = order  # FFCV's length comes from it
         with _torch_threads_kept():

@@ -91,17 +91,17 @@ class RandomResizedCrop:
 
     def boxes(self, draws: Tensor, *, height: int, width: int) -> Tensor:
         """[N, 22] uniform draws -> [N, 4]: top, left, height, width in pixels."""
-        low, high = self.scale
-        area = height * width * (low + (high - low) * draws[:, :_TRIES])
-        low, high = (math.log(bound) for bound in self.ratio)
-        ratio = torch.exp(low + (high - low) * draws[:, _TRIES : 2 * _TRIES])
-        wide = torch.round(torch.sqrt(area * ratio))
-        high_ = torch.round(torch.sqrt(area / ratio))
-        fits = (wide > 0) & (wide <= width) & (high_ > 0) & (high_ <= height)
+        smallest, largest = self.scale
+        share = smallest + (largest - smallest) * draws[:, :_TRIES]
+        narrow, broad = (math.log(bound) for bound in self.ratio)
+        ratio = torch.exp(narrow + (broad - narrow) * draws[:, _TRIES : 2 * _TRIES])
+        wide = torch.round(torch.sqrt(height * width * share * ratio))
+        high = torch.round(torch.sqrt(height * width * share / ratio))
+        fits = (wide > 0) & (wide <= width) & (high > 0) & (high <= height)
         # Tries before the first that fits; all ten if none does.
         failed = (fits.cumsum(1) == 0).sum(1)
         first = failed.clamp(max=_TRIES - 1)[:, None]
-        h, w = high_.gather(1, first)[:, 0], wide.gather(1, first)[:, 0]
+        h, w = high.gather(1, first)[:, 0], wide.gather(1, first)[:, 0]
         top = torch.floor(draws[:, -2] * (height - h + 1))
         left = torch.floor(draws[:, -1] * (width - w + 1))
         found = torch.stack([top, left, h, w], dim=1)

@@ -12,8 +12,8 @@ import torch
 from rrl_dist.core.collectives import rank
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import read_json, write_json
-from rrl_dist.training.journal import TrainingDivergedError
 from rrl_dist.training.cluster import thread_variables
+from rrl_dist.training.journal import TrainingDivergedError
 from rrl_dist.training.stage import train_stage
 
 Stage = Mapping[str, Any]
@@ -85,6 +85,7 @@ def _launch_on_ray(stage: Stage, folder: Path, cluster: Mapping[str, Any]) -> No
     )
     failure = folder / FAILURE
     failure.unlink(missing_ok=True)
+    (folder / NOTES).unlink(missing_ok=True)
     try:
         trainer.fit()
     except TrainingFailedError as error:

@@ -17,7 +17,6 @@ from rrl_dist.data.datasets import ImageSet
 from rrl_dist.data.folder import FolderImages
 from rrl_dist.data.loader import open_loader
 
-pytest.importorskip("ffcv", reason="FFCV cannot be imported here")
 pytestmark = pytest.mark.slow
 
 COUNT, SIDE, BATCH = 701, 12, 16
@@ -43,6 +42,15 @@ def write(images: ImageSet, path: Path, mode: str = "raw", quality: int = 90) ->
         workers=2,
         progress=lambda done, total: None,
     )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ffcv() -> None:
+    """Imported here, not above: collecting the fast tests must not pay for it."""
+    try:
+        ffcv_loader.import_ffcv()
+    except (ImportError, OSError) as error:
+        pytest.skip(f"FFCV cannot be imported: {error}")
 
 
 @pytest.fixture(scope="module")

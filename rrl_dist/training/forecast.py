@@ -1,0 +1,121 @@
+"""What a training stage will take, from a few measured steps on this machine."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rrl_dist.core.batch import Batch
+from rrl_dist.objectives.objective import Frozen, Objective
+from rrl_dist.training.build import build, build_encoder, build_objective
+from rrl_dist.training.stage import Config
+
+_SAMPLES = 16
+_TIMED = 2
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A stage's needs.
+
+    Attributes:
+        hours: on this machine's device, `workers` of them at once.
+        memory: bytes of each worker for weights, optimizer and saved activations,
+            before what the framework itself takes.
+        disk: bytes of the checkpoints kept and the model.
+    """
+
+    hours: float
+    memory: float
+    disk: float
+
+
+def forecast(
+    stage: Config, *, steps: int, size: int, num_classes: int, workers: int
+) -> Forecast:
+    """Measure some steps on random images and scale them up.
+
+    Args:
+        stage: as for `train_stage`; models that do not exist yet are stood in for by
+            untrained ones of the same architecture.
+        steps: of the run.
+        size: side of the images, in pixels.
+        num_classes: of the data.
+        workers: that share the global batch.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(int(stage["threads"]))
+    objective = _untrained(stage, num_classes).to(device).train()
+    strategy = build(
+        {**stage["strategy"], "distributed": False},
+        clip_grad=stage["optim"]["clip_grad"],
+    )
+    optimizer = torch.optim.SGD(
+        [p for p in objective.parameters() if p.requires_grad], lr=0.0
+    )
+    strategy.wrap(objective, optimizer, device)
+    batch = _random_batch(stage, size, num_classes, device)
+    seconds, activations = _measure(objective, strategy, batch)
+    share = int(stage["train"]["batch_size"]) / workers
+    weights = 4.0 * sum(p.numel() for p in objective.parameters())
+    # Weights, gradients and momentum; Adam keeps one moment more.
+    kept = 4 if "adam" in str(stage["optim"]["optimizer"]["_target_"]) else 3
+    return Forecast(
+        hours=steps * share * seconds / 3600,
+        memory=kept * weights + share * activations,
+        disk=(2 * (kept - 1) + 1) * weights,
+    )
+
+
+def _untrained(stage: Config, num_classes: int) -> Objective:
+    encoder = build_encoder(stage["model"], seed=0)
+    teacher = None
+    if stage["teacher"] is not None:
+        teacher = Frozen(build_encoder(stage["model"], seed=1), sha256="untrained")
+    return build_objective(
+        stage["objective"],
+        encoder=encoder,
+        teacher=teacher,
+        num_classes=num_classes,
+        seed=0,
+    )
+
+
+def _random_batch(
+    stage: Config, size: int, num_classes: int, device: torch.device
+) -> Batch:
+    images = torch.rand(_SAMPLES, 3, size, size, device=device)
+    index = torch.arange(_SAMPLES, device=device)
+    views = build(stage["views"])(images, index, seed=0, epoch=0)
+    return Batch(images, views, index % num_classes, index)
+
+
+def _measure(objective: Objective, strategy: Any, batch: Batch) -> tuple[float, float]:
+    """Seconds and saved bytes of a step, per sample."""
+    saved: dict[int, int] = {}
+
+    def note(x: Tensor) -> Tensor:
+        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    begin = 0.0
+    for step in range(_TIMED + 1):
+        if step == 1:  # the first one warms up
+            begin = time.perf_counter()
+        with strategy.autocast():
+            inner = objective.inner(batch)
+        saved.clear()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+            loss = strategy.forward(inner)["loss"]
+        strategy.update(loss)
+        if batch.images.is_cuda:
+            torch.cuda.synchronize()
+    seconds = (time.perf_counter() - begin) / _TIMED
+    return seconds / _SAMPLES, sum(saved.values()) / _SAMPLES
+
+
+def as_text(value: float) -> str:
+    """Bytes for people."""
+    return f"{value / 2**30:.1f} GB" if value > 2**29 else f"{value / 2**20:.0f} MB"
