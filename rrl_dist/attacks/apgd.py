@@ -2,7 +2,8 @@
 
 Croce and Hein 2020, arXiv:2003.01690, Algorithm 1, with the roundings of the authors'
 code (fra31/auto-attack): lengths between checkpoints are whole numbers, and the first
-condition includes equality.
+condition includes equality. Only the first comparison of a run differs from that code,
+which makes it with zero: here, as in the paper, it is made with the starting point.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -134,11 +135,12 @@ Phase = Callable[..., tuple[Tensor, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class APGD:
-    """Passes over what is wrong from the start, and is done with a sample at the first
-    checkpoint at which a wrong image is known: on a weak model it costs little.
+    """Auto-PGD that spends nothing on what is decided.
 
-    Kept is the wrong image of highest cross-entropy, or, if none is wrong, the image
-    of highest cross-entropy, the clean one included.
+    It passes over what is wrong from the start, and is done with a sample at the first
+    checkpoint at which a wrong image is known: a weak model costs little. Kept is the
+    wrong image of highest cross-entropy, or, if none is wrong, the image of highest
+    cross-entropy, the clean one included.
 
     Attributes:
         ball: the threat model.
@@ -257,7 +259,7 @@ def _visit(
 
     def value(x: Tensor) -> Tensor:
         nonlocal logits
-        logits = classifier(x, y)
+        logits = classifier(x)
         return cross_entropy(logits, y)
 
     values, grad = value_and_gradient(value, x)

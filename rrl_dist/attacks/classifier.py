@@ -18,8 +18,8 @@ class Classifier:
         self._model = model
         self._nan: Tensor | None = None
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """x: [N, ...] images, y: [N] labels -> [N, K] float32 logits.
+    def __call__(self, x: Tensor) -> Tensor:
+        """x: [N, ...] images -> [N, K] float32 logits.
 
         Raises:
             UserError: if that is not what the model returns, or if the logits have no
@@ -36,8 +36,12 @@ class Classifier:
         return logits
 
     def clean(self, x: Tensor, y: Tensor) -> Tensor:
-        """As a call; the labels are held against the number of classes, too."""
-        logits = self(x, y)
+        """As a call; labels y: [N] are held against the number of classes, too.
+
+        Raises:
+            UserError: as a call, or if a label has no logit.
+        """
+        logits = self(x)
         check_classes(y, logits.shape[1])
         return logits
 

@@ -40,4 +40,4 @@ def in_micro_batches(
 def _rows(column: Tensor, start: int, size: int) -> Tensor:
     """A fresh contiguous copy: alignment and layout may change a kernel's rounding."""
     rows = torch.arange(start, start + size, device=column.device)
-    return column.index_select(0, rows.clamp_max(len(column) - 1)).contiguous()
+    return column.index_select(0, rows.clamp_max(len(column) - 1))

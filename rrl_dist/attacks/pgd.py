@@ -21,7 +21,9 @@ from rrl_dist.core.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
-    """Keeps, of the clean image and all iterates of all restarts, a wrong one before a
+    """Projected gradient descent on the negative cross-entropy, as it is known.
+
+    Keeps, of the clean image and all iterates of all restarts, a wrong one before a
     right one, then the one with the higher cross-entropy.
 
     So an image that the model gets wrong stays wrong, and the cross-entropy falls
@@ -95,7 +97,7 @@ class PGD:
 
         def value(x: Tensor) -> Tensor:
             nonlocal best
-            logits = classifier(x, y)
+            logits = classifier(x)
             loss = cross_entropy(logits, y)
             best = best.offer(x.detach(), loss.detach(), misclassified(logits, y))
             return loss

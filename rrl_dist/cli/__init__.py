@@ -2,6 +2,6 @@
 
 import os
 
-# Before torch is imported: OpenMP threads that spin while they wait take the core from
-# whoever they wait for. Measured with two threads on two busy cores: 18 times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Before torch is imported: OpenMP threads that spin long while they wait take the core
+# from whoever they wait for. docs/decisions.md has the figures.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")

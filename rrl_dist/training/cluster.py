@@ -95,5 +95,8 @@ def _settled(config: Mapping[str, Any], resources: Mapping[str, float]) -> Clust
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """Environment of a worker with so many threads, which do not spin while waiting."""
-    return {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+    """Environment of a worker with so many threads, which spin only briefly.
+
+    Two threads on two busy cores were 18 times slower than one with OpenMP's default.
+    """
+    return {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "10000"}

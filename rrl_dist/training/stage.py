@@ -11,7 +11,7 @@ from rrl_dist.core.errors import UserError
 from rrl_dist.data.datasets import DataSource, ImageSet
 from rrl_dist.data.loader import open_loader
 from rrl_dist.data.order import steps_per_epoch
-from rrl_dist.data.prepare import beton_of
+from rrl_dist.data.prepare import beton_of, stored_as
 from rrl_dist.models.artefact import save_artefact
 from rrl_dist.models.encoder import Classifier
 from rrl_dist.objectives.objective import Frozen, Objective
@@ -131,7 +131,9 @@ def _trainer(
         images=images,
         beton=None if betons is None else beton_of(Path(betons), images),
         batch_size=length.batch_size // world_size(),
-        workers=int(stage["threads"]),
+        # Raw images are copied faster than any step consumes them; a second thread
+        # would take a core from the training.
+        workers=int(stage["threads"]) if stored_as(images) == "jpg" else 1,
         notify=notify,
     )
     # FFCV sets torch's thread count for the whole process, and 1 against 2 threads

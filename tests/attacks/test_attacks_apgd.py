@@ -115,6 +115,8 @@ def test_step_size_is_halved_on_the_papers_two_conditions() -> None:
     second = first.checkpoint(torch.full((4,), 8.0), 10)
     assert second.halved.tolist() == [True, False, True, False]
     assert second.step_size.tolist() == [0.5, 0.5, 0.5, 0.5]
+    # Three of four is still too few, as in the authors' code.
+    assert first.checkpoint(torch.full((4,), 9.0), 12).halved.all()
     third = second.at(column, torch.full((4,), 9.0), column)
     assert not third.checkpoint(torch.full((4,), 8.0), 10).halved.any()
 

@@ -77,7 +77,7 @@ def test_ascent_takes_steps_of_the_given_length_and_number() -> None:
 )
 def test_ascent_of_a_degenerate_value_gives_images(ball: Ball, value: object) -> None:
     center = torch.rand(4, 1, 3, 3, generator=torch.Generator().manual_seed(0))
-    x = ascend(value, center, center, ball=ball, steps=3, step_size=0.05)  # type: ignore[arg-type]
+    x = ascend(value, center, center, ball=ball, steps=3, step_size=0.05)
     assert x.isfinite().all()
     assert (ball.distance(x, center) <= ball.eps * (1 + 1e-6)).all()
 
