@@ -1,18 +1,15 @@
 """One evaluation: a classifier, a suite of attacks, rows, and the numbers of them."""
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rrl_dist.core.aggregate import accuracy, by_component
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.records import Row, read_rows
-from rrl_dist.core.storage import read_json, write_bytes, write_json
-from rrl_dist.evaluate.plan import Suite, build_suite, cut
-from rrl_dist.evaluate.pool import Progress, gallery, run_units
+from rrl_dist.core.storage import read_json, write_json
+from rrl_dist.evaluate.plan import Picture, Suite, Task, build_suite, cut
+from rrl_dist.evaluate.pool import Progress, run_tasks
 from rrl_dist.evaluate.robust import Job, chosen_images
 
 SCHEMA = 1
@@ -31,7 +28,7 @@ def evaluate(
         job: see `Evaluator`; also `fingerprint` (all that the rows depend on),
             `unit_atoms` and `gallery` (a number of images).
         folder: the evaluation's run directory.
-        cluster: see `run_units`.
+        cluster: see `run_tasks`.
         progress: called with the total number of (sample, component) pairs; its result
             is then called with each number of them that is finished.
 
@@ -42,17 +39,16 @@ def evaluate(
         UserError: the folder holds rows of another evaluation.
     """
     suite = build_suite(job["suite"], job["ball"], seed=int(job["seed"]))
-    samples = len(chosen_images(job).labels)
+    samples = len(chosen_images(job))
     units = cut(list(suite.attacks), samples, unit_atoms=int(job["unit_atoms"]))
     _claim(folder, {**job["fingerprint"], "unit_atoms": job["unit_atoms"]})
-    run_units(job, units, folder, cluster, progress(sum(u.samples for u in units)))
-    rows = read_rows([folder / "rows" / unit.file for unit in units])
+    tasks: list[Task] = [*units]
+    if int(job["gallery"]) > 0:
+        tasks.append(Picture(suite.shown, int(job["gallery"])))
+    run_tasks(job, tasks, folder, cluster, progress(sum(u.samples for u in units)))
+    rows = read_rows([folder / unit.file for unit in units])
     if len(rows) != samples * len(suite.attacks):
         raise RuntimeError(f"{len(rows)} rows in {folder} for {samples} images")
-    pictures = folder / "gallery.npz"
-    if int(job["gallery"]) > 0 and not pictures.is_file():
-        shown = gallery(job, suite.shown, folder, cluster, count=int(job["gallery"]))
-        _save_arrays(pictures, shown)
     results = summarize(rows, suite)
     write_json(folder / "results.json", results)
     return results
@@ -88,9 +84,3 @@ def summarize(rows: list[Row], suite: Suite) -> dict[str, Any]:
         "worst": worst.as_dict(),
         "curve": [{"eps": eps, **numbers[name]} for eps, name in suite.curve],
     }
-
-
-def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    memory = io.BytesIO()
-    np.savez(memory, allow_pickle=False, **arrays)
-    write_bytes(path, memory.getvalue())

@@ -84,13 +84,26 @@ class Unit:
 
     @property
     def file(self) -> str:
-        """Name of its rows' file."""
-        return f"unit-{self.number:05d}.parquet"
+        """Its rows, in the evaluation's folder."""
+        return f"rows/unit-{self.number:05d}.parquet"
 
     @property
     def samples(self) -> int:
         """How many (sample, component) pairs it settles."""
         return self.last - self.first
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The first `count` images under a component, kept to be looked at."""
+
+    component: str
+    count: int
+    file: str = "gallery.npz"
+    samples: int = 0  # settles no pair
+
+
+Task = Unit | Picture
 
 
 def cut(names: Sequence[str], samples: int, *, unit_atoms: int) -> list[Unit]:

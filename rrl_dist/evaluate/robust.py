@@ -1,5 +1,6 @@
-"""One worker of an evaluation: it holds the model once, and turns units into rows."""
+"""One worker of an evaluation: it holds the model once, and turns tasks into rows."""
 
+import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +15,10 @@ from rrl_dist.attacks.result import Attack
 from rrl_dist.core.modes import evaluating
 from rrl_dist.core.randomness import stream
 from rrl_dist.core.records import Row, write_rows
+from rrl_dist.core.storage import write_bytes
 from rrl_dist.data.datasets import DataSource, ImageSet
 from rrl_dist.data.memory_loader import read_images
-from rrl_dist.evaluate.plan import ATOM, Unit, build_suite
+from rrl_dist.evaluate.plan import ATOM, Picture, Task, Unit, build_suite
 from rrl_dist.training.build import build, load_classifier
 
 Job = Mapping[str, Any]
@@ -27,9 +29,9 @@ def chosen_images(job: Job) -> ImageSet:
     source: DataSource = build(job["data"])
     images = source.split(job["split"])
     limit = job["limit"]
-    if limit is None or int(limit) >= len(images.labels):
+    if limit is None or int(limit) >= len(images):
         return images
-    order = stream(0, "evaluate").permutation(len(images.labels))
+    order = stream(0, "evaluate").permutation(len(images))
     return images.select(np.sort(order[: int(limit)]))
 
 
@@ -39,13 +41,13 @@ class Evaluator:
     Args:
         job: plain configuration: `data`, `split`, `limit`, `classifier` (a folder),
             `suite`, `ball`, `seed`, `threads`.
-        folder: receives `rows/`.
+        folder: receives rows and pictures.
         device: where the model runs.
     """
 
     def __init__(self, job: Job, folder: Path, device: torch.device) -> None:
         torch.set_num_threads(int(job["threads"]))
-        self.rows = folder / "rows"
+        self.folder = folder
         self.device = device
         self.model = load_classifier(Path(job["classifier"]))[0].to(device)
         self.images = chosen_images(job)
@@ -54,14 +56,20 @@ class Evaluator:
         suite = build_suite(job["suite"], job["ball"], seed=self.seed)
         self.attacks = suite.attacks
 
-    def run(self, unit: Unit) -> Unit:
-        """Write the rows of one unit; writing them twice is harmless."""
+    def run(self, task: Task) -> Task:
+        """Write a task's file; writing it twice is harmless."""
+        if isinstance(task, Picture):
+            self._draw(task)
+        else:
+            self._attack(task)
+        return task
+
+    def _attack(self, unit: Unit) -> None:
         rows = []
         for first in range(unit.first, unit.last, ATOM):
             positions = np.arange(first, min(first + ATOM, unit.last))
             rows += self._atom(unit.component, positions)
-        write_rows(self.rows / unit.file, rows)
-        return unit
+        write_rows(self.folder / unit.file, rows)
 
     def _atom(self, component: str, positions: np.ndarray) -> list[Row]:
         begin = time.perf_counter()
@@ -126,10 +134,9 @@ class Evaluator:
         index = torch.as_tensor(self.images.index[positions], device=self.device)
         return x, labels, index
 
-    def gallery(self, component: str, count: int) -> dict[str, np.ndarray]:
-        """The first `count` images under a component, for a picture of them."""
-        positions = np.arange(min(count, len(self.images.labels)))
-        attack = self.attacks[component]
+    def _draw(self, picture: Picture) -> None:
+        positions = np.arange(min(picture.count, len(self.images)))
+        attack = self.attacks[picture.component]
         x, y, index = self._read(positions)
         x_adv, _ = self._attacked(attack, x, y, index)
         arrays = {
@@ -139,10 +146,15 @@ class Evaluator:
             "predicted_clean": self._logits(x).argmax(1),
             "predicted_attacked": self._logits(x_adv).argmax(1),
         }
-        found = {name: value.cpu().numpy() for name, value in arrays.items()}
-        found["classes"] = np.array(self.images.classes)
-        found["eps"] = np.array(attack.ball.eps if attack is not None else 0.0)
-        return found
+        memory = io.BytesIO()
+        np.savez(
+            memory,
+            allow_pickle=False,
+            classes=np.array(self.images.classes),
+            eps=np.array(attack.ball.eps if attack is not None else 0.0),
+            **{name: value.cpu().numpy() for name, value in arrays.items()},
+        )
+        write_bytes(self.folder / picture.file, memory.getvalue())
 
 
 def _margin(logits: Tensor, y: Tensor) -> Tensor:

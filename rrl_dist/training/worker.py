@@ -1,6 +1,7 @@
 """Where training runs: in this process, or in the workers of Ray Train."""
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rrl_dist.core.collectives import rank
+from rrl_dist.core.collectives import any_worker, rank
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import read_json, write_json
 from rrl_dist.training.cluster import thread_variables
@@ -107,8 +108,8 @@ def _first_cause(error: BaseException) -> BaseException:
 def ray_worker(config: dict[str, Any]) -> None:
     """What Ray Train runs in each worker.
 
-    It restores from the run directory, and reports metrics without a checkpoint, once
-    an epoch: a report may be lost with the controller, a file on the disk is not.
+    It restores from the run directory; what it reports to Ray carries no checkpoint: a
+    report may be lost with the controller, a file on the disk is not.
 
     What another attempt would not mend is written down, and the worker ends as if all
     were well: raised, Ray would start all workers again for it.
@@ -124,12 +125,30 @@ def ray_worker(config: dict[str, Any]) -> None:
             config["stage"],
             folder,
             device=get_device(),
-            after_epoch=lambda epoch: ray.train.report({"epoch": epoch}),
+            after_epoch=_Reports(ray.train.report),
             notify=partial(_note, folder),
         )
     except tuple(_FINAL.values()) as error:
         told = {"kind": type(error).__name__, "message": str(error)}
         write_json(folder / FAILURE, told)
+
+
+class _Reports:
+    """Tells Ray Train after an epoch how far it is, at most every 10 seconds.
+
+    A report waits for the controller's next look, about half a second, which a short
+    epoch would notice. All workers must report equally often, so they agree on it.
+    """
+
+    def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
+        self.report = report
+        self.last = time.monotonic()
+
+    def __call__(self, epoch: int) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if any_worker(time.monotonic() - self.last > 10, device):
+            self.report({"epoch": epoch})
+            self.last = time.monotonic()
 
 
 def _note(folder: Path, line: str) -> None:
