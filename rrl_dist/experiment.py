@@ -20,7 +20,7 @@ from rrl_dist.data.datasets import DataSource, ImageSet
 from rrl_dist.data.prepare import prepare_beton
 from rrl_dist.evaluate.comparison import compare, costs
 from rrl_dist.evaluate.evaluation import evaluate
-from rrl_dist.models.artefact import load_artefact
+from rrl_dist.models.artefact import copy_artefact, load_artefact
 from rrl_dist.training.build import build
 from rrl_dist.training.lineage import ordered
 from rrl_dist.training.stage import run_length
@@ -105,11 +105,12 @@ class Experiment:
     def _check_lengths(self, images: Images) -> None:
         """A batch that does not fit is told of before the first stage, not the last."""
         workers = int(self.config["cluster"]["workers"])
-        for arm in ordered(self.config["arms"]):
-            train = self.config["arms"][arm]["train"]
-            run_length(train, None, images.counts["pretrain"], workers)
-        protocol = self.config["protocol"]["train"]
-        run_length(protocol, None, images.counts["train"], workers)
+        for arm in self.config["arms"].values():
+            if "train" in arm:
+                run_length(arm["train"], None, images.counts["pretrain"], workers)
+        if "protocol" in self.config:
+            protocol = self.config["protocol"]["train"]
+            run_length(protocol, None, images.counts["train"], workers)
 
     def _write_betons(self, *splits: ImageSet) -> None:
         """Where FFCV is missing and was not insisted on, memory takes over."""
@@ -131,12 +132,16 @@ class Experiment:
     def pretrain(self, arm: str, images: Images, teacher: Path | None) -> Path:
         """Train one arm's encoder; returns the folder of the model."""
         stage = pretrain_stage(self.config, arm, teacher)
-        return self._train(f"pretrain-{arm}", stage, images)
+        model = self._train(f"pretrain-{arm}", stage, images)
+        copy_artefact(model, self.folder / "models" / arm)
+        return model
 
     def probe(self, arm: str, images: Images, encoder: Path) -> Path:
         """Put a linear head on a frozen encoder; returns the classifier's folder."""
         stage = probe_stage(self.config, encoder)
-        return self._train(f"probe-{arm}", stage, images)
+        model = self._train(f"probe-{arm}", stage, images)
+        copy_artefact(model, self.folder / "classifiers" / arm)
+        return model
 
     def _train(self, name: str, stage: dict[str, Any], images: Images) -> Path:
         split = stage["split"]
@@ -157,10 +162,15 @@ class Experiment:
 
     def evaluate(self, arm: str, images: Images, classifier: Path) -> dict[str, Any]:
         """Attack one arm's classifier; returns its numbers."""
-        own = self.config["evaluate"]
+        own, artefact = self.config["evaluate"], load_artefact(classifier)
+        if artefact.classes != self.source.class_names:
+            raise UserError(
+                f"{classifier} tells {len(artefact.classes)} classes apart that are "
+                f"not those of {self.source.name}; set data= and data.classes="
+            )
         fingerprint = {
             "code": __version__,
-            "weights": load_artefact(classifier).sha256,
+            "weights": artefact.sha256,
             "images": images.fingerprints["test"],
             "limit": own["limit"],
             "ball": self.config["ball"],

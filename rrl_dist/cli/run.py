@@ -8,11 +8,9 @@ from typing import Any
 from rrl_dist.cli.app import absolute_folders, run_command
 from rrl_dist.cli.plan import plan
 from rrl_dist.cli.progress import Terminal
+from rrl_dist.cli.report import show
 from rrl_dist.core.run_directory import describe_run, locked
 from rrl_dist.experiment import Config, Experiment
-from rrl_dist.report.load import load_run
-from rrl_dist.report.markdown import write_report
-from rrl_dist.report.tables import lead, robustness_table
 from rrl_dist.training.cluster import session
 
 
@@ -39,11 +37,4 @@ def run(config: dict[str, Any], config_yaml: str) -> None:
         stack.enter_context(locked(folder))
         describe_run(folder, config_yaml)
         experiment.run()
-        terminal.stage("report", done=False)
-        files = write_report([folder], folder)
-    finished = load_run(folder)
-    terminal.console.print()
-    terminal.console.print(robustness_table([finished]).to_text(), markup=False)
-    terminal.console.print(f"\n{lead(finished)}\n", markup=False)
-    for file in files:
-        terminal.notify(str(file))
+    show([folder], folder, terminal)

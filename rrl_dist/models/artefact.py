@@ -93,6 +93,12 @@ def load_artefact(folder: Path) -> Artefact:
     )
 
 
+def copy_artefact(source: Path, target: Path) -> None:
+    """Copy a model's two files, the weights first."""
+    for name in ("model.safetensors", "model.json"):
+        write_bytes(target / name, (source / name).read_bytes())
+
+
 def load_strictly(module: nn.Module, state: dict[str, Tensor], *, source: str) -> None:
     """Load every weight and no other.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from rrl_dist.core.batch import Batch
 from rrl_dist.objectives.objective import Frozen, Objective
 from rrl_dist.training.build import build, build_encoder, build_objective
+from rrl_dist.training.checkpoint import KEPT
 from rrl_dist.training.stage import Config
 
 _SAMPLES = 16
@@ -60,12 +61,13 @@ def forecast(
     seconds, activations = _measure(objective, strategy, batch)
     share = int(stage["train"]["batch_size"]) / workers
     weights = 4.0 * sum(p.numel() for p in objective.parameters())
-    # Weights, gradients and momentum; Adam keeps one moment more.
-    kept = 4 if "adam" in str(stage["optim"]["optimizer"]["_target_"]) else 3
+    trained = 4.0 * sum(p.numel() for p in optimizer.param_groups[0]["params"])
+    # Momentum; Adam keeps one moment more.
+    moments = 2 if "adam" in str(stage["optim"]["optimizer"]["_target_"]) else 1
     return Forecast(
         hours=steps * share * seconds / 3600,
-        memory=kept * weights + share * activations,
-        disk=(2 * (kept - 1) + 1) * weights,
+        memory=weights + (1 + moments) * trained + share * activations,
+        disk=weights + KEPT * (weights + moments * trained),
     )
 
 

@@ -1,0 +1,43 @@
+"""`rrl evaluate model=FOLDER name=RUN`: attack a classifier."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rrl_dist.cli.app import absolute_folders, run_command
+from rrl_dist.cli.progress import Terminal
+from rrl_dist.cli.report import show
+from rrl_dist.core.run_directory import describe_run, locked
+from rrl_dist.experiment import Config, Experiment
+from rrl_dist.models.artefact import load_artefact
+from rrl_dist.training.cluster import session
+
+
+def main() -> None:
+    """Entry point."""
+    run_command("evaluate", evaluate)
+
+
+def evaluate(config: dict[str, Any], config_yaml: str) -> None:
+    """Attack a classifier; an encoder gets a linear head first."""
+    terminal = Terminal()
+    config = absolute_folders(config)
+    model = Path(config["model"]).expanduser().absolute()
+    artefact = load_artefact(model)
+    arm = model.name
+    arms = {arm: {"objective": artefact.training["objective"], "teacher": None}}
+    folder = Path(config["storage"]) / str(config["name"])
+    with ExitStack() as stack:
+
+        def start() -> Config:
+            return stack.enter_context(session(config["cluster"]))
+
+        whole = {**config, "arms": arms, "model": artefact.model, "probe": None}
+        experiment = Experiment(whole, folder, start, terminal)
+        stack.enter_context(locked(folder))
+        describe_run(folder, config_yaml)
+        images = experiment.prepare()
+        if not artefact.classes:
+            model = experiment.probe(arm, images, model)
+        experiment.summarize({arm: experiment.evaluate(arm, images, model)})
+    show([folder], folder, terminal)
