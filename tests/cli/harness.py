@@ -1,0 +1,61 @@
+"""The `rrl` command as a person runs it: in a process of its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+# Every stage of the demo, each a handful of steps.
+TINY = (
+    "experiment=demo",
+    "model.backbone.width=4",
+    "arms.simclr.train.epochs=1.5",
+    "arms.simclr.train.checkpoint_every=2",
+    "arms.deacl.train.epochs=1.5",
+    "arms.deacl.train.checkpoint_every=2",
+    "protocol.train.epochs=3",
+    "protocol.train.checkpoint_every=4",
+    "probe.val_images=64",
+    "probe.robust_images=64",
+    "evaluate.limit=70",
+    "suite.curve.relative_eps=[1.0]",
+    "suite.attacks.apgd_ce.steps=10",
+)
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """Start `rrl ARGUMENTS` with everything it keeps under `folder`."""
+    own = [f"storage={folder / 'runs'}", f"betons={folder / 'betons'}"]
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "rrl_dist.cli.main", *arguments, *own],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "COLUMNS": "100"},
+    )
+
+
+def rrl(folder: Path, *arguments: str, status: int = 0) -> str:
+    """Run to the end and return what was printed."""
+    process = start(folder, *arguments)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == status, printed
+    return printed
+
+
+def kill_when(folder: Path, pattern: str, arguments: Sequence[str]) -> None:
+    """Start a run, and kill -9 it as soon as a file matches `pattern`."""
+    process = start(folder, *arguments)
+    deadline = time.monotonic() + 240
+    while not any(folder.glob(pattern)):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"{pattern} never came"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
