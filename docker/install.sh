@@ -54,7 +54,7 @@ make_venv() {
 
 install_python_packages() { # extras
     say "installing Python packages into .venv (once, a few minutes)"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 \
         --constraint docker/constraints.txt --editable ".$1"
 }
 
@@ -65,7 +65,7 @@ ffcv_libraries_are_there() {
 install_ffcv() {
     if ! ffcv_libraries_are_there; then
         as=$(how_to_install)
-        packages=$(tr '\n' ' ' <docker/apt-ffcv.txt)
+        packages=$(xargs <docker/apt-ffcv.txt)
         if [ "$as" = no ]; then
             say "going on without FFCV: installing $packages takes root"
             return
@@ -77,7 +77,7 @@ install_ffcv() {
             return
         fi
     fi
-    if .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    if .venv/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 \
         --constraint docker/constraints.txt --editable '.[ffcv]' \
         >.venv/ffcv.log 2>&1; then
         touch "$ffcv_stamp"

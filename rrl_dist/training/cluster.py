@@ -1,6 +1,8 @@
 """Where a run happens: this process, Ray on this machine, or a Ray cluster."""
 
 import os
+import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -66,6 +68,11 @@ def _start(kind: str, workers: int) -> None:
             "include_dashboard": False,
             "object_store_memory": 256 * 2**20,
         }
+        if shlex.quote(sys.executable) != sys.executable:
+            # Ray puts the interpreter's path into a shell command as it is, and
+            # workers never start where it has a space.
+            quoted = shlex.quote(sys.executable)
+            options["runtime_env"] = {"py_executable": quoted}
     else:
         options["address"] = "auto"
     try:
