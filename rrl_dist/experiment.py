@@ -21,6 +21,7 @@ from rrl_dist.data.prepare import prepare_beton
 from rrl_dist.evaluate.comparison import compare, costs
 from rrl_dist.evaluate.evaluation import evaluate
 from rrl_dist.models.artefact import copy_artefact, load_artefact
+from rrl_dist.training import cluster
 from rrl_dist.training.build import build
 from rrl_dist.training.lineage import ordered
 from rrl_dist.training.stage import run_length
@@ -89,6 +90,7 @@ class Experiment:
     def prepare(self) -> Images:
         """Read the images, and write the `.beton` files that are missing."""
         self.display.stage("data", done=False)
+        cluster.check(self.config["cluster"])
         self.source.check()
         splits = {name: self.source.split(name) for name in SPLITS}
         found = Images(
@@ -155,9 +157,9 @@ class Experiment:
         )
         stage |= {"identity": folder.identity, "loader": self.loader}
         following = self.display.training(folder.path, length.steps, length.batch_size)
-        cluster = self.cluster
+        where = self.cluster
         with folder.attempt(), following:
-            launch(stage, folder.path, cluster, self.display.notify)
+            launch(stage, folder.path, where, self.display.notify)
         return folder.path
 
     def evaluate(self, arm: str, images: Images, classifier: Path) -> dict[str, Any]:
@@ -189,9 +191,10 @@ class Experiment:
                 "threads": self.threads,
                 "fingerprint": fingerprint,
             }
-            counting, cluster = self.display.counting("attacking images"), self.cluster
+            counting = self.display.counting("attacking images")
+            where = self.cluster
             with folder.attempt():
-                evaluate(job, folder.path, cluster, progress=counting)
+                evaluate(job, folder.path, where, progress=counting)
         self._keep_gallery(arm, folder.path)
         numbers: dict[str, Any] = read_json(folder.path / "results.json")
         return numbers
@@ -219,7 +222,8 @@ class Experiment:
         if "cluster" not in self.__dict__:
             before = self.folder / "cost.json"
             return read_json(before)["device"] if before.is_file() else None
-        each = "GPU" if self.cluster["gpu"] else f"CPU, {self.threads} threads"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        each = "GPU" if self.cluster["gpu"] else f"CPU, {threads}"
         return f"{self.cluster['workers']} x {each}"
 
 

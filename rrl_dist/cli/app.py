@@ -32,6 +32,7 @@ def run_command(name: str, command: Command) -> None:
     @hydra.main(config_path=str(CONFIGS), config_name=name, version_base="1.3")
     def main(config: DictConfig) -> None:
         try:
+            _check_complete(name, config)
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
             assert isinstance(plain, dict)
             command({str(k): v for k, v in plain.items()}, OmegaConf.to_yaml(config))
@@ -45,10 +46,24 @@ def run_command(name: str, command: Command) -> None:
     main()
 
 
+def _check_complete(name: str, config: DictConfig) -> None:
+    """Settings without a value are told one by one, not as a traceback.
+
+    Raises:
+        UserError: naming the first.
+    """
+    if name == "run" and OmegaConf.is_missing(config, "arms"):
+        known = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+        raise UserError(f"choose an experiment: experiment={'|'.join(known)}")
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"{missing[0]} is not set; give {missing[0]}=VALUE")
+
+
 def absolute_folders(config: dict[str, Any]) -> dict[str, Any]:
     """A copy whose folders do not depend on where a process was started."""
     found = dict(config)
-    for key in ("storage", "betons"):
+    for key in config.keys() & {"storage", "betons"}:
         found[key] = str(Path(config[key]).expanduser().absolute())
     root = config["data"]["root"]
     if root is not None:

@@ -1,5 +1,6 @@
 """`rrl evaluate model=FOLDER name=RUN`: attack a classifier."""
 
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,14 @@ from rrl_dist.training.cluster import session
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point; `model=FOLDER` is short for `artefact=FOLDER`.
+
+    Hydra would look for a file of that name among the architectures in configs/model.
+    """
+    sys.argv = [
+        a.replace("model=", "artefact=", 1) if a.startswith("model=") else a
+        for a in sys.argv
+    ]
     run_command("evaluate", evaluate)
 
 
@@ -22,7 +30,7 @@ def evaluate(config: dict[str, Any], config_yaml: str) -> None:
     """Attack a classifier; an encoder gets a linear head first."""
     terminal = Terminal()
     config = absolute_folders(config)
-    model = Path(config["model"]).expanduser().absolute()
+    model = Path(config["artefact"]).expanduser().absolute()
     artefact = load_artefact(model)
     arm = model.name
     arms = {arm: {"objective": artefact.training["objective"], "teacher": None}}

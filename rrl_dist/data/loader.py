@@ -17,7 +17,7 @@ from rrl_dist.data.datasets import ImageSet
 KINDS = ("auto", "ffcv", "memory")
 FFCV_MEND = (
     "apt-get install libopencv-dev libturbojpeg0-dev pkg-config g++, then "
-    "pip install 'rrl_dist[ffcv]'"
+    "pip install ffcv==1.0.2 setuptools"
 )
 
 

@@ -28,14 +28,9 @@ def session(config: Mapping[str, Any]) -> Iterator[Cluster]:
     Raises:
         UserError: what is asked for is not there, before any worker starts.
     """
+    check(config)
     kind, workers = config["kind"], int(config["workers"])
-    if workers < 1:
-        raise UserError(f"cluster.workers={workers}; set at least 1")
     if kind == "debug":
-        if workers != 1:
-            raise UserError(
-                f"cluster=debug has one worker, not {workers}; use cluster=local"
-            )
         yield {**config, "gpu": torch.cuda.is_available()}
         return
     try:
@@ -50,6 +45,22 @@ def session(config: Mapping[str, Any]) -> Iterator[Cluster]:
         yield _settled(config, found)
     finally:
         ray.shutdown()
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Find mistakes that need no cluster to be seen.
+
+    Raises:
+        UserError: a number or kind that cannot be.
+    """
+    kind, workers, threads = (config[k] for k in ("kind", "workers", "threads"))
+    if kind not in ("debug", "local", "auto"):
+        raise UserError(f"cluster.kind={kind}; choose debug, local or auto")
+    for name, value in (("workers", workers), ("threads", threads)):
+        if int(value) < 1:
+            raise UserError(f"cluster.{name}={value}; set at least 1")
+    if kind == "debug" and int(workers) != 1:
+        raise UserError(f"cluster=debug has one worker, not {workers}; use local")
 
 
 def _start(kind: str, workers: int) -> None:
@@ -79,8 +90,8 @@ def _start(kind: str, workers: int) -> None:
         ray.init(**options)
     except ConnectionError:
         raise UserError(
-            "cluster=auto found no Ray cluster; run inside a Ray job, set RAY_ADDRESS, "
-            "or use cluster=local"
+            "cluster=auto found no Ray cluster that lets it in; run inside a Ray job, "
+            "or set RAY_ADDRESS and RAY_AUTH_MODE=token, or use cluster=local"
         ) from None
 
 

@@ -200,7 +200,7 @@ def _probe(
     stage: Config, source: DataSource, objective: Objective, device: torch.device
 ) -> Callable[[], dict[str, Any]] | None:
     # Only rank 0 probes; the others need not hold its images.
-    if stage["probe"] is None or rank() != 0:
+    if stage["probe"] is None or not stage["probe"]["every_epochs"] or rank() != 0:
         return None
     config = {k: v for k, v in stage["probe"].items() if k != "every_epochs"}
     attack = build(config.pop("attack"), seed=int(stage["seed"]))

@@ -28,7 +28,12 @@ TINY = (
 
 def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     """Start `rrl ARGUMENTS` with everything it keeps under `folder`."""
-    own = [f"storage={folder / 'runs'}", f"betons={folder / 'betons'}"]
+    places = {"storage": "runs", "betons": "betons"}
+    if arguments[0] == "prepare":
+        del places["storage"]
+    if arguments[0] == "report":
+        del places["betons"]
+    own = [f"{key}={folder / name}" for key, name in places.items()]
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-m", "rrl_dist.cli.main", *arguments, *own],

@@ -1,0 +1,107 @@
+"""Configurations as the commands compose them, and two training steps with them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import OmegaConf
+
+from rrl_dist.cli.app import CONFIGS
+from rrl_dist.core.batch import Batch
+from rrl_dist.data.datasets import DataSource
+from rrl_dist.data.views import Views
+from rrl_dist.models.encoder import Encoder
+from rrl_dist.objectives.objective import Frozen, Objective
+from rrl_dist.training.build import build, build_encoder, build_objective
+from rrl_dist.training.optim import parameter_groups, set_learning_rate
+
+Config = Mapping[str, Any]
+
+TINY = ("model=small_cnn", "model.backbone.width=4")
+SAMPLES = 8
+CLASSES = 3
+
+
+def names(group: str) -> list[str]:
+    """What can be chosen from a group."""
+    return [path.stem for path in sorted((CONFIGS / group).glob("*.yaml"))]
+
+
+def compose(command: str, *overrides: str) -> dict[str, Any]:
+    """A command's plain configuration; what it leaves to the user is filled in."""
+    choices = list(overrides)
+    if command == "run" and not any(o.startswith("experiment=") for o in overrides):
+        choices.append(f"experiment={names('experiment')[0]}")
+    with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        config = hydra.compose(command, choices)
+    for key in OmegaConf.missing_keys(config):
+        OmegaConf.update(config, key, "given")
+    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def tiny_model() -> Config:
+    """A model for steps that take no time."""
+    return compose("pretrain", *TINY)["model"]
+
+
+def tiny_encoder(seed: int = 0) -> Encoder:
+    return build_encoder(tiny_model(), seed=seed)
+
+
+def random_batch(views: Views, size: int, *, step: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(step)
+    images = torch.rand(SAMPLES, 3, size, size, generator=generator)
+    index = torch.arange(100, 100 + SAMPLES)
+    drawn = views(images, index, seed=0, epoch=0)
+    return Batch(images, drawn, index % CLASSES, index, step)
+
+
+def two_steps(stage: Config, *, model: Config, size: int | None = None) -> Objective:
+    """Train as the loop does, on random images: what is trained moves.
+
+    Args:
+        stage: `objective`, `views`, `optim`, `strategy`, `data`, and `teacher`, which
+            is an untrained one if it is not None.
+        model: stands in for the stage's.
+        size: of the images; None for the data set's.
+    """
+    source: DataSource = build(stage["data"])
+    teacher = None
+    if stage["teacher"] is not None:
+        teacher = Frozen(build_encoder(model, seed=1), sha256="teacher")
+    objective = build_objective(
+        stage["objective"],
+        encoder=build_encoder(model, seed=0),
+        teacher=teacher,
+        num_classes=CLASSES,
+        seed=0,
+    )
+    optim = stage["optim"]
+    groups = parameter_groups(
+        objective.train(),
+        weight_decay=optim["weight_decay"],
+        decay_norm_and_bias=optim["decay_norm_and_bias"],
+    )
+    optimizer = build(optim["optimizer"], groups=groups)
+    set_learning_rate(optimizer, 0.1)
+    strategy = build(stage["strategy"], clip_grad=optim["clip_grad"])
+    strategy.wrap(objective, optimizer, torch.device("cpu"))
+    views: Views = build(stage["views"])
+    trained = [p for p in objective.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in trained]
+    for step in range(2):
+        batch = random_batch(views, size or source.size, step=step)
+        with strategy.autocast():
+            batch = objective.inner(batch)
+        assert all(p.grad is None for p in objective.parameters())
+        terms = strategy.forward(batch)
+        assert all(bool(term.isfinite()) for term in terms.values())
+        strategy.update(terms["loss"])
+        objective.after_step((step + 1) / 2)
+    assert all(bool(p.isfinite().all()) for p in trained)
+    moved = [not torch.equal(p, old) for p, old in zip(trained, before, strict=True)]
+    assert sum(moved) > len(moved) / 2
+    return objective

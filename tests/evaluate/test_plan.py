@@ -1,0 +1,125 @@
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rrl_dist.attacks.apgd import APGD
+from rrl_dist.attacks.pgd import PGD
+from rrl_dist.core.errors import UserError
+from rrl_dist.evaluate.plan import ATOM, build_suite, cut
+from tests.training.stages import composed
+
+
+@given(
+    names=st.lists(st.sampled_from("abcdef"), unique=True),
+    samples=st.integers(0, 1000),
+    unit_atoms=st.integers(1, 6),
+)
+def test_units_cover_each_pair_once_in_whole_atoms(
+    names: list[str], samples: int, unit_atoms: int
+) -> None:
+    units = cut(names, samples, unit_atoms=unit_atoms)
+    covered = Counter((u.component, i) for u in units for i in range(u.first, u.last))
+    assert covered == Counter((name, i) for name in names for i in range(samples))
+    assert [u.number for u in units] == list(range(len(units)))
+    assert len({u.file for u in units}) == len(units)
+    for unit in units:
+        assert unit.samples == unit.last - unit.first
+        assert 0 < unit.samples <= ATOM * unit_atoms
+        # Atoms are the same however many of them a unit has.
+        assert unit.first % ATOM == 0
+        assert unit.last % ATOM == 0 or unit.last == samples
+
+
+def test_an_atom_has_64_samples() -> None:
+    assert [u.samples for u in cut(["x"], 130, unit_atoms=1)] == [64, 64, 2]
+
+
+def test_files_sort_by_number() -> None:
+    files = [u.file for u in cut(["x"], 64 * 200, unit_atoms=1)]
+    assert files == sorted(files)
+
+
+def test_the_projects_suite() -> None:
+    config = composed()
+    suite = build_suite(config["suite"], config["ball"], seed=3)
+    assert suite.full == ("clean", "pgd20-linf@0.05", "apgd-ce-linf@0.05")
+    assert [eps for eps, _ in suite.curve] == pytest.approx(
+        [0.0, 0.0125, 0.025, 0.0375, 0.05, 0.075]
+    )
+    names = [name for _, name in suite.curve]
+    assert names[0] == "clean"
+    # At the full radius the curve needs no attack of its own.
+    assert names[4] == "pgd20-linf@0.05"
+    assert set(suite.attacks) == {*suite.full, *names}
+    assert suite.shown == "pgd20-linf@0.05"
+    assert suite.attacks["clean"] is None
+    kinds = {name: type(attack) for name, attack in suite.attacks.items()}
+    assert kinds["pgd20-linf@0.05"] is PGD
+    assert kinds["apgd-ce-linf@0.05"] is APGD
+    for eps, name in suite.curve[1:]:
+        attack = suite.attacks[name]
+        assert attack is not None
+        assert attack.ball.eps == pytest.approx(eps)
+        assert (attack.seed, attack.name) == (3, "pgd20")
+
+
+def test_names_tell_radii_apart() -> None:
+    config = composed("suite.curve.relative_eps=[0.5,0.51,0.501,1.0,1.5]")
+    suite = build_suite(config["suite"], config["ball"], seed=0)
+    names = [name for _, name in suite.curve]
+    assert len(set(names)) == 6
+    for eps, name in suite.curve[1:]:
+        attack = suite.attacks[name]
+        assert attack is not None
+        assert attack.ball.eps == eps
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        # The same attack with more restarts goes by the same name.
+        "+suite.attacks.strong={_target_: rrl_dist.attacks.pgd.PGD, steps: 20, "
+        "relative_step: 0.25, restarts: 5, random_start: true}",
+        "suite.curve.relative_eps=[0.5,0.50001]",
+    ],
+)
+def test_no_component_takes_the_place_of_another(change: str) -> None:
+    """Components of one name are told apart, or refused."""
+    config = composed(change)
+    try:
+        suite = build_suite(config["suite"], config["ball"], seed=0)
+    except UserError:
+        return
+    assert len(suite.full) == 1 + len(config["suite"]["attacks"])
+    names = [name for _, name in suite.curve]
+    assert len(set(names)) == len(names)
+    for eps, name in suite.curve[1:]:
+        attack = suite.attacks[name]
+        assert attack is not None
+        assert attack.ball.eps == eps
+    for name in suite.full[1:]:
+        attack = suite.attacks[name]
+        assert attack is not None
+        assert attack.ball.eps == config["ball"]["eps"]
+
+
+def test_a_suite_without_a_curve() -> None:
+    config = composed("suite.curve=null")
+    suite = build_suite(config["suite"], config["ball"], seed=0)
+    assert suite.curve == ()
+    assert set(suite.attacks) == set(suite.full)
+
+
+def test_a_curve_has_its_ends_though_not_asked_for() -> None:
+    config = composed("suite.curve.relative_eps=[0.5]")
+    suite = build_suite(config["suite"], config["ball"], seed=0)
+    assert [eps for eps, _ in suite.curve] == pytest.approx([0.0, 0.025, 0.05])
+
+
+def test_a_suite_without_attacks_shows_clean_images() -> None:
+    config = composed()
+    nothing = {"attacks": {}, "micro_batch": 8, "curve": None}
+    suite = build_suite(nothing, config["ball"], seed=0)
+    assert (suite.full, suite.shown) == (("clean",), "clean")

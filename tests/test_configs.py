@@ -1,0 +1,264 @@
+"""Every YAML of configs/ composes and builds, and what it builds works.
+
+Files are found by listing the folders, so a new one is tested without a word here.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra.errors import HydraException
+from torch import nn
+
+from rrl_dist.attacks import Attack, Ball
+from rrl_dist.attacks.margins import cross_entropy
+from rrl_dist.cli.app import CONFIGS
+from rrl_dist.cli.main import COMMANDS
+from rrl_dist.core.errors import UserError
+from rrl_dist.data.datasets import DataSource, ImageSet
+from rrl_dist.data.sources import SOURCES
+from rrl_dist.data.views import Views
+from rrl_dist.evaluate.plan import build_suite
+from rrl_dist.experiment import pretrain_stage, probe_stage
+from rrl_dist.models.encoder import Classifier
+from rrl_dist.training.build import build, build_encoder
+from rrl_dist.training.cluster import session
+from rrl_dist.training.lineage import ordered
+from rrl_dist.training.probe import Probe
+from rrl_dist.training.schedule import Schedule
+from rrl_dist.training.stage import peak_lr, run_length
+from tests.composing import (
+    TINY,
+    compose,
+    names,
+    random_batch,
+    tiny_encoder,
+    tiny_model,
+    two_steps,
+)
+
+# Where a group's files are chosen: a command, and what the group is called there.
+GROUPS = {
+    "attack": ("pretrain", "attack@probe.attack"),
+    "ball": ("pretrain", "ball"),
+    "cluster": ("pretrain", "cluster"),
+    "data": ("pretrain", "data"),
+    "experiment": ("run", "experiment"),
+    "model": ("pretrain", "model"),
+    "objective": ("pretrain", "objective"),
+    "optim": ("pretrain", "optim"),
+    "preset": ("run", "preset"),
+    "probe": ("pretrain", "probe"),
+    "protocol": ("evaluate", "protocol"),
+    "strategy": ("pretrain", "strategy"),
+    "suite": ("evaluate", "suite"),
+    "train": ("pretrain", "train"),
+    "views": ("pretrain", "views"),
+}
+LARGE = 1_000_000  # parameters; a tiny model takes the steps of a larger one
+IMAGES = 50_000
+
+
+def every(group: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("name", names(group))
+
+
+def chosen(group: str, name: str, *overrides: str) -> dict[str, Any]:
+    command, key = GROUPS[group]
+    return compose(command, f"{key}={name}", *overrides)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_every_group_is_tested() -> None:
+    folders = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    assert folders == set(GROUPS)
+    assert all(names(group) for group in GROUPS)
+
+
+def test_every_command_has_its_configuration() -> None:
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_composes_and_refuses_an_unknown_key(command: str) -> None:
+    compose(command)
+    with pytest.raises(HydraException, match="unknown_key"):
+        compose(command, "unknown_key=1")
+
+
+@pytest.mark.parametrize("part", ["objective", "model", "data", "ball", "views"])
+def test_a_key_forced_in_is_refused_by_the_constructor(part: str) -> None:
+    config = compose("pretrain", f"+{part}.unknown_key=1")[part]
+    with pytest.raises((UserError, TypeError), match="unknown_key"):
+        build(config)
+
+
+@every("data")
+def test_data(name: str) -> None:
+    source = build(chosen("data", name)["data"])
+    assert isinstance(source, DataSource)
+    assert source.name in SOURCES
+    assert source.size > 0
+    assert 0 < source.val_fraction < 1
+    for channel in (source.mean, source.std):
+        assert len(channel) == 3
+        assert all(0 < value < 1 for value in channel)
+
+
+@every("views")
+def test_views(name: str) -> None:
+    views: Views = build(chosen("views", name)["views"])
+    batch = random_batch(views, 32)
+    assert len(batch.views) == len(views) >= 1
+    for view in batch.views:
+        assert view.shape == batch.images.shape
+        assert float(view.min()) >= 0
+        assert float(view.max()) <= 1
+
+
+@every("model")
+def test_model(name: str) -> None:
+    config = chosen("model", name)["model"]
+    with torch.device("meta"):  # shapes, without memory or time
+        encoder = build_encoder(config, seed=0)
+        assert encoder(torch.rand(2, 3, 32, 32)).shape == (2, encoder.num_features)
+    if parameters(encoder) < LARGE:
+        x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        h = build_encoder(config, seed=0)(x)
+        assert bool(h.isfinite().all())
+        assert not torch.equal(h[0], h[1])
+
+
+@every("objective")
+def test_objective(name: str) -> None:
+    config = chosen("objective", name, "views=simclr", "optim=sgd")
+    two_steps({**config, "teacher": "any"}, model=tiny_model(), size=16)
+
+
+@every("optim")
+def test_optim(name: str) -> None:
+    config = chosen("optim", name, "objective=supervised", "views=none")
+    schedule: Schedule = build(config["optim"]["schedule"])
+    peak = peak_lr(config["optim"], 128)
+    rates = [schedule(i / 10, epochs=10.0, peak=peak) for i in range(100)]
+    assert 0 < max(rates) <= peak * (1 + 1e-9)
+    assert min(rates) >= 0
+    two_steps({**config, "teacher": None}, model=tiny_model(), size=16)
+
+
+@every("strategy")
+def test_strategy(name: str) -> None:
+    config = chosen("strategy", name, "objective=supervised", "views=none", "optim=sgd")
+    two_steps({**config, "teacher": None}, model=tiny_model(), size=16)
+
+
+@every("ball")
+def test_ball(name: str) -> None:
+    ball: Ball = build(chosen("ball", name)["ball"])
+    x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    start = ball.start(x, seed=0, key=("test",), index=torch.arange(4))
+    distance = ball.distance(start, x)
+    assert bool((distance > 0).all())
+    assert bool((distance <= ball.eps * (1 + 1e-6)).all())
+
+
+@every("attack")
+def test_attack(name: str) -> None:
+    config = chosen("attack", name)["probe"]["attack"]
+    attack: Attack = build({**config, "micro_batch": 4}, seed=0)
+    x = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    nn.init.normal_(model[1].weight, generator=torch.Generator().manual_seed(1))
+    y = model(x).argmax(1)
+    x_adv = attack(model, x, y)
+    loss, attacked = (cross_entropy(model(images), y) for images in (x, x_adv))
+    assert bool((attacked > loss).all())
+    assert bool((attack.ball.distance(x_adv, x) <= attack.ball.eps * (1 + 1e-6)).all())
+
+
+@every("suite")
+def test_suite(name: str) -> None:
+    config = chosen("suite", name)
+    suite = build_suite(config["suite"], config["ball"], seed=0)
+    assert suite.full[0] == "clean"
+    assert len(suite.full) > 1
+    curve = [component for _, component in suite.curve]
+    assert {*suite.full, *curve, suite.shown} == set(suite.attacks)
+    assert suite.curve == tuple(sorted(suite.curve))
+
+
+def random_images(count: int, size: int) -> ImageSet:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    places = np.arange(count)
+    return ImageSet("random", pixels, places % 3, places, ("a", "b", "c"))
+
+
+@every("probe")
+def test_probe(name: str) -> None:
+    config = dict(chosen("probe", name)["probe"])
+    assert config.pop("every_epochs") > 0
+    attack = build({**config.pop("attack"), "micro_batch": 8}, seed=0)
+    train, val = random_images(24, 8), random_images(8, 8)
+    probe = Probe(train=train, val=val, num_classes=3, attack=attack, **config)
+    found = probe(tiny_encoder(), torch.device("cpu"))
+    assert 0 <= found["robust_acc"] <= found["linear_acc"] <= 1
+    assert 0 <= found["knn_acc"] <= 1
+
+
+@every("train")
+def test_train(name: str) -> None:
+    length = run_length(chosen("train", name)["train"], None, IMAGES, 1)
+    assert length.steps > 0
+    assert length.log_every > 0
+    assert length.checkpoint_every > 0
+
+
+@every("cluster")
+def test_cluster(name: str) -> None:
+    config = chosen("cluster", name)["cluster"]
+    assert config["workers"] >= 1
+    assert config["threads"] >= 1
+    if config["kind"] == "debug":
+        with session(config) as found:
+            assert found["gpu"] == torch.cuda.is_available()
+    else:
+        assert config["kind"] in ("local", "auto")
+        assert config["gpu"] in (True, False, "auto")
+        assert config["max_failures"] >= 0
+
+
+@every("protocol")
+def test_protocol(name: str) -> None:
+    config = chosen("protocol", name)
+    stage = probe_stage(config, Path("nowhere"))
+    run_length(stage["train"], None, IMAGES, 1)
+    objective = two_steps(stage, model=tiny_model())
+    assert isinstance(objective.trained(), Classifier)
+
+
+@pytest.mark.parametrize("preset", [None, *names("preset")])
+@every("experiment")
+def test_experiment(name: str, preset: str | None) -> None:
+    overrides = [] if preset is None else [f"preset={preset}"]
+    config = chosen("experiment", name, *overrides)
+    assert config["name"] == name
+    build_suite(config["suite"], config["ball"], seed=0)
+    model = config["model"]
+    with torch.device("meta"):
+        if parameters(build_encoder(model, seed=0)) >= LARGE:
+            model = compose("pretrain", *TINY)["model"]
+    stages = [probe_stage(config, Path("nowhere"))]
+    for arm in ordered(config["arms"]):
+        teacher = config["arms"][arm]["teacher"]
+        known = None if teacher is None else Path("nowhere")
+        stages.append(pretrain_stage(config, arm, known))
+    for stage in stages:
+        run_length(stage["train"], stage["probe"], IMAGES, 1)
+        build(stage["optim"]["schedule"])
+        two_steps(stage, model=model)

@@ -1,0 +1,225 @@
+"""What README.md and its companions say exists, composes and runs."""
+
+import importlib
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import rrl_dist.attacks
+import rrl_dist.objectives
+from rrl_dist.attacks import Attack, Linf
+from rrl_dist.attacks.margins import cross_entropy
+from rrl_dist.cli.app import CONFIGS
+from rrl_dist.cli.main import COMMANDS
+from rrl_dist.evaluate.plan import build_suite
+from rrl_dist.training.build import build
+from tests.composing import compose, tiny_model, two_steps
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/data.md", "docs/decisions.md"]
+PAGES.append("cluster/README.md")
+# A path of the tree, in backticks; NAME and CLASS stand for what a reader puts in.
+_PATH = re.compile(r"`((?:rrl_dist|configs|tests|docker|docs|cluster|\.ci)/[\w./-]*)`")
+_FILE = re.compile(r"`(Makefile|[A-Z]+\.md|[\w-]+\.toml)`")
+_LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+_FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`(rrl [^`]+)`")
+
+page = pytest.mark.parametrize("page", PAGES)
+
+
+def text(page: str) -> str:
+    return (ROOT / page).read_text()
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return [body for kind, body in _FENCE.findall(text(page)) if kind == language]
+
+
+def shell_lines(page: str) -> Iterator[str]:
+    """Commands of shell blocks, continued lines joined, and those in running text."""
+    for body in blocks(page, "sh"):
+        yield from body.replace("\\\n", " ").splitlines()
+    yield from _INLINE.findall(_FENCE.sub("", text(page)))
+
+
+def rrl_commands(page: str) -> list[list[str]]:
+    """The words after `rrl`, of every line that has it."""
+    found = []
+    for line in shell_lines(page):
+        words = shlex.split(line, comments=True)
+        names = [word.rpartition("/")[2] for word in words]
+        if "rrl" in names:
+            found.append(words[names.index("rrl") + 1 :])
+    return found
+
+
+@page
+def test_every_path_exists(page: str) -> None:
+    named = _PATH.findall(text(page))
+    missing = [n for n in named if "NAME" not in n and not (ROOT / n).exists()]
+    files = _FILE.findall(text(page))
+    missing += [n for n in files if not (ROOT / n).exists()]
+    here = (ROOT / page).parent
+    missing += [n for n in _LINK.findall(text(page)) if not (here / n).exists()]
+    assert missing == []
+
+
+def test_the_file_tree_of_the_readme_exists() -> None:
+    tree = next(body for body in blocks("README.md", "text") if "rrl_dist/" in body)
+    folder, found = ROOT, 0
+    for line in tree.splitlines():
+        indent, name = len(line) - len(line.lstrip()), line.split()[0]
+        path = (folder if indent else ROOT) / name
+        assert path.exists(), line
+        folder = folder if indent else path
+        found += 1
+    assert found > 10
+
+
+@page
+def test_every_make_target_exists(page: str) -> None:
+    targets = re.findall(r"^(\w+):", text("Makefile"), re.MULTILINE)
+    named = re.findall(r"(?:^|`)make (\w+)", text(page), re.MULTILINE)
+    assert set(named) <= set(targets)
+
+
+@page
+def test_every_command_composes(page: str) -> None:
+    for name, *words in rrl_commands(page):
+        if name in ("COMMAND", "--help", "--version"):
+            continue
+        assert name in COMMANDS
+        options = {word for word in words if word.startswith("-")}
+        assert options <= {"--plan", "--help"}
+        # `rrl report demo` has words without "="; NAME stands for what a reader gives.
+        overrides = [word for word in words if "=" in word and "NAME" not in word]
+        if name == "evaluate":  # which takes a folder where others take an architecture
+            overrides = [re.sub("^model=", "artefact=", o) for o in overrides]
+        compose(name, *(o for o in overrides if not NEW.search(o)))
+
+
+@page
+def test_every_setting_in_the_text_exists(page: str) -> None:
+    known = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    for command in COMMANDS:
+        known |= set(keys(compose(command)))
+    named = re.findall(r"`([a-z][\w.]*)=[^`]*`", _FENCE.sub("", text(page)))
+    for table in re.findall(r"^\| key \|.*\n((?:\|.*\n)*)", text(page), re.MULTILINE):
+        cells = [row.split("|")[1] for row in table.splitlines()[1:]]
+        named += [key for cell in cells for key in re.findall("`(.*?)`", cell)]
+    assert {key.replace("ARM", "deacl") for key in named} - known == set()
+
+
+def keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings and of their groups."""
+    for key, value in config.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from keys(value, f"{prefix}{key}.")
+
+
+# What CONTRIBUTING.md adds; composed below, where its files are there.
+NEW = re.compile("align_uniform|pgd_noise|flowers")
+
+
+def test_the_readme_has_the_three_commands_of_its_first_screen() -> None:
+    commands = rrl_commands("README.md")
+    assert ["run", "experiment=deacl_cifar10"] in [words[:2] for words in commands]
+    assert any("cluster=auto" in words for words in commands)
+    assert "make demo" in text("README.md")
+
+
+def test_the_library_example_of_the_readme_runs() -> None:
+    (example,) = blocks("README.md", "python")
+    names: dict[str, object] = {}
+    exec(compile(example, "README.md", "exec"), names)  # our own page
+    assert isinstance(names["x_adv"], torch.Tensor)
+
+
+@pytest.fixture
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files of CONTRIBUTING.md, beside those of the package."""
+    for body in (
+        *blocks("CONTRIBUTING.md", "python"),
+        *blocks("CONTRIBUTING.md", "yaml"),
+    ):
+        file = tmp_path / body.splitlines()[0].removeprefix("# ")
+        assert not (ROOT / file.relative_to(tmp_path)).exists()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(body)
+    for package in (rrl_dist.objectives, rrl_dist.attacks):
+        extra = tmp_path / package.__name__.replace(".", "/")
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(extra)])
+    for name in ("objectives.align_uniform", "attacks.noise"):
+        monkeypatch.delitem(sys.modules, f"rrl_dist.{name}", raising=False)
+    return tmp_path
+
+
+def with_files(added: Path, command: str, *overrides: str) -> dict:
+    searched = f"hydra.searchpath=[file://{added / 'configs'}]"
+    return compose(command, searched, *overrides)
+
+
+def test_the_objective_of_contributing_trains(added: Path) -> None:
+    (words,) = [w for w in rrl_commands("CONTRIBUTING.md") if NEW.search(" ".join(w))][
+        :1
+    ]
+    config = with_files(added, words[0], *words[1:], "optim=sgd")
+    two_steps({**config, "teacher": None}, model=tiny_model(), size=16)
+
+
+def test_the_objectives_own_test_passes(added: Path) -> None:
+    file = added / "tests/objectives/test_align_uniform.py"
+    spec = importlib.util.spec_from_file_location("of_contributing", file)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    tests = [getattr(module, name) for name in vars(module) if name.startswith("test_")]
+    assert tests
+    for test in tests:
+        test()
+
+
+def test_the_attack_of_contributing_keeps_the_contract(added: Path) -> None:
+    override = "attack@probe.attack=noise"
+    config = dict(with_files(added, "pretrain", override)["probe"]["attack"])
+    del config["ball"]
+    attack: Attack = build(config, ball=Linf(0.1), seed=0, micro_batch=4)
+    x = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    nn.init.normal_(model[1].weight, generator=torch.Generator().manual_seed(1))
+    y = model(x).argmax(1)
+    whole = attack.run(model, x, y)
+    assert bool((attack.ball.distance(whole.x_adv, x) <= 0.1 * (1 + 1e-6)).all())
+    assert 0 <= float(whole.x_adv.min()) <= float(whole.x_adv.max()) <= 1
+    loss, attacked = (cross_entropy(model(images), y) for images in (x, whole.x_adv))
+    assert bool((attacked > loss).all())
+    parts = [
+        attack(model, x[i : i + 1], y[i : i + 1], torch.tensor([i])) for i in range(6)
+    ]
+    assert torch.equal(torch.cat(parts), whole.x_adv)
+    calm = build(config, ball=Linf(0.0), seed=0, micro_batch=4)
+    assert torch.equal(calm(model, x, y), x)
+
+
+def test_the_suite_of_contributing_builds(added: Path) -> None:
+    config = with_files(added, "evaluate", "suite=pgd_noise")
+    suite = build_suite(config["suite"], config["ball"], seed=0)
+    assert [name.partition("-")[0] for name in suite.full] == [
+        "clean",
+        "pgd20",
+        "noise100",
+    ]
+
+
+def test_the_data_set_of_contributing_builds(added: Path) -> None:
+    config = with_files(added, "pretrain", "data=flowers")
+    assert build(config["data"]).size == 64

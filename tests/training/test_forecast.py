@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from rrl_dist.training.forecast import as_text, forecast
+from tests.training.stages import pretraining, train
+
+SHAPE = {"size": 8, "num_classes": 10}
+WIDE = ("model.backbone.width=24", "arms.simclr.objective.projector.hidden=512")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_disk_is_what_a_run_leaves(tmp_path: Path, optimizer: str) -> None:
+    stage = pretraining(
+        "simclr",
+        f"optim@arms.simclr.optim={optimizer}",
+        *WIDE,
+        "arms.simclr.train.max_steps=2",
+        "arms.simclr.train.checkpoint_every=1",
+    )
+    expected = forecast(stage, steps=2, workers=1, **SHAPE).disk
+    train(stage, tmp_path)
+    files = [tmp_path / "model.safetensors", *(tmp_path / "checkpoints").iterdir()]
+    found = sum(file.stat().st_size for file in files)
+    # Archives have headers, and the projector is in checkpoints alone.
+    assert expected == pytest.approx(found, rel=0.25)
+
+
+def test_memory_grows_with_a_workers_share_of_the_batch() -> None:
+    one, two, large = (
+        forecast(
+            pretraining("simclr", f"arms.simclr.train.batch_size={batch_size}"),
+            steps=10,
+            workers=workers,
+            **SHAPE,
+        )
+        for batch_size, workers in ((100, 1), (100, 2), (1000, 1))
+    )
+    assert two.memory < one.memory < large.memory
+    # Of weights and optimizer each has its own.
+    fixed = 2 * two.memory - one.memory
+    assert fixed > 0
+    assert large.memory - fixed == pytest.approx(10 * (one.memory - fixed), rel=0.01)
+    assert min(one.hours, two.hours) > 0
+
+
+def test_a_model_that_is_not_there_yet_is_stood_in_for(tmp_path: Path) -> None:
+    stage = pretraining("deacl", teacher=tmp_path / "none")
+    found = forecast(stage, steps=10, workers=1, **SHAPE)
+    assert found.disk > 0
+
+
+def test_bytes_are_told_in_units_of_their_size() -> None:
+    assert as_text(3 * 2**30) == "3.0 GB"
+    assert as_text(5.4 * 2**20) == "5 MB"

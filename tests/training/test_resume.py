@@ -1,0 +1,72 @@
+"""Runs that are killed, on one worker and on several."""
+
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.gloo import run_workers
+from tests.training.stages import (
+    differences,
+    last_checkpoint,
+    measured,
+    pretraining,
+    train,
+    train_workers,
+)
+
+LONG = "arms.deacl.train.epochs=20"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [10, 45])
+def test_a_killed_process_costs_the_steps_since_its_checkpoint(
+    tmp_path: Path, teacher: Path, steps: int
+) -> None:
+    stage = pretraining("deacl", LONG, teacher=teacher)
+    killed = tmp_path / "killed"
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=train, args=(stage, killed))
+    process.start()
+    limit = time.monotonic() + 60
+    while not measured(killed) or measured(killed)[-1]["step"] < steps:
+        assert process.is_alive()
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    assert 0 < last_checkpoint(killed)["step"] < 120
+    train(stage, tmp_path / "whole")
+    train(stage, killed)
+    assert differences(tmp_path / "whole", killed) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 3])
+@pytest.mark.parametrize("sync_bn", ["false", "true"])
+def test_several_workers_end_as_if_they_had_not_been_stopped(
+    tmp_path: Path, teacher: Path, workers: int, sync_bn: str
+) -> None:
+    stage = pretraining("deacl", f"model.sync_bn={sync_bn}", teacher=teacher)
+    run_workers(workers, train_workers, stage, tmp_path / "whole", False)
+    found = run_workers(workers, train_workers, stage, tmp_path / "stopped", True)
+    assert found == [4] * workers
+    assert last_checkpoint(tmp_path / "whole")["workers"] == workers
+    assert differences(tmp_path / "whole", tmp_path / "stopped") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["simclr", "deacl"])
+def test_two_workers_train_as_one_does(tmp_path: Path, teacher: Path, arm: str) -> None:
+    known = teacher if arm == "deacl" else None
+    stage = pretraining(arm, teacher=known)
+    train(stage, tmp_path / "one")
+    run_workers(2, train_workers, stage, tmp_path / "two", False)
+    pairs = zip(measured(tmp_path / "one"), measured(tmp_path / "two"), strict=True)
+    for alone, shared in pairs:
+        # Sums in another order; what they differ by grows from step to step.
+        assert shared == pytest.approx(alone, rel=2e-3, abs=2e-3)
+    assert measured(tmp_path / "one")[0] == pytest.approx(
+        measured(tmp_path / "two")[0], rel=1e-4
+    )

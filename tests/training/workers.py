@@ -1,0 +1,67 @@
+"""What each worker of the tests of strategies does."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rrl_dist.core.collectives import rank
+from rrl_dist.training.optim import parameter_groups, set_learning_rate, sgd
+from rrl_dist.training.strategies import TorchStrategy, average_buffers
+from tests.objectives.harness import own_batch, small_objective
+
+STEPS = 3
+CPU = torch.device("cpu")
+
+
+def wrapped(name: str, *, sync_bn: bool = True, **changes: Any) -> TorchStrategy:
+    """A strategy around a small objective and plain SGD."""
+    options = {"distributed": True, "precision": "fp32", "clip_grad": None, **changes}
+    strategy = TorchStrategy(**options)
+    objective = small_objective(name, sync_bn=sync_bn).train()
+    groups = parameter_groups(objective, weight_decay=0.0, decay_norm_and_bias=True)
+    optimizer = sgd(groups, momentum=0.0, nesterov=False)
+    strategy.wrap(objective, optimizer, CPU)
+    set_learning_rate(optimizer, 0.1)
+    return strategy
+
+
+def norms_of_gradients(name: str, with_inner: bool, sync_bn: bool) -> list[list[float]]:
+    """Of three steps on one fixed outer batch, by parameter; then the buffers'."""
+    strategy = wrapped(name, sync_bn=sync_bn)
+    found: list[list[float]] = []
+
+    def note(optimizer: Any, args: Any, kwargs: Any) -> None:
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        found.append([float(p.grad.norm()) for p in weights])
+
+    strategy.optimizer.register_step_pre_hook(note)
+    batch = own_batch(name)
+    outer = strategy.objective.inner(batch)
+    for _ in range(STEPS):
+        if with_inner:
+            strategy.objective.inner(batch)
+        strategy.update(strategy.forward(outer)["loss"])
+    buffers = [b.double().norm() for b in strategy.objective.buffers()]
+    return [*found, [float(norm) for norm in buffers]]
+
+
+def buffers_after_training(name: str) -> dict[str, Tensor]:
+    """With local batch norm, which sees other images on each worker."""
+    strategy = wrapped(name, sync_bn=False)
+    for _ in range(2):
+        outer = strategy.objective.inner(own_batch(name))
+        strategy.update(strategy.forward(outer)["loss"])
+    return dict(strategy.objective.named_buffers())
+
+
+def averaged() -> dict[str, list[float]]:
+    """Buffers that differ by rank, averaged."""
+    module = nn.Module()
+    module.register_buffer("a", torch.full((2, 2), float(rank())))
+    module.register_buffer("b", torch.tensor([1.0, 10.0 * (rank() + 1)]))
+    module.register_buffer("count", torch.tensor(rank() + 5))
+    module.weight = nn.Parameter(torch.tensor([float(rank())]))
+    average_buffers(module)
+    state = {**dict(module.named_buffers()), "weight": module.weight.detach()}
+    return {name: value.reshape(-1).tolist() for name, value in state.items()}
