@@ -95,7 +95,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Picture:
-    """The first `count` images under a component, kept to be looked at."""
+    """`count` images under a component, kept to be looked at."""
 
     component: str
     count: int

@@ -135,7 +135,9 @@ class Evaluator:
         return x, labels, index
 
     def _draw(self, picture: Picture) -> None:
-        positions = np.arange(min(picture.count, len(self.images)))
+        count = min(picture.count, len(self.images))
+        # Spread over the set: image folders are sorted by class.
+        positions = np.arange(count) * len(self.images) // count
         attack = self.attacks[picture.component]
         x, y, index = self._read(positions)
         x_adv, _ = self._attacked(attack, x, y, index)
