@@ -33,7 +33,9 @@ def evaluate(config: dict[str, Any], config_yaml: str) -> None:
     model = Path(config["artefact"]).expanduser().absolute()
     artefact = load_artefact(model)
     arm = model.name
-    arms = {arm: {"objective": artefact.training["objective"], "teacher": None}}
+    # A probed classifier is named after what its encoder was trained with.
+    training = artefact.training.get("encoder", artefact.training)
+    arms = {arm: {"objective": training["objective"], "teacher": None}}
     folder = Path(config["storage"]) / str(config["name"])
     with ExitStack() as stack:
 

@@ -26,6 +26,7 @@ def build(config: Config, **extra: Any) -> Any:
     Raises:
         UserError: what the constructor had to say against its arguments.
     """
+    _refuse_unknown(config)
     try:
         # Partial first: handed to Hydra, live objects would be deep-copied.
         make = instantiate(dict(config), _convert_="all", _partial_=True)
@@ -35,6 +36,17 @@ def build(config: Config, **extra: Any) -> Any:
             raise cause from None
         raise UserError(f"{config.get('_target_')}: {cause or error}") from error
     return make(**extra)
+
+
+def _refuse_unknown(config: Config) -> None:
+    """A key that the constructor does not take, told before it is called."""
+    taken = inspect.signature(get_object(config["_target_"])).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        return
+    for key in config:
+        if key not in taken and not key.startswith("_"):
+            name = str(config["_target_"]).rpartition(".")[2]
+            raise UserError(f"{name} takes no {key}; it takes {', '.join(taken)}")
 
 
 def offered(config: Config, **offers: Any) -> dict[str, Any]:

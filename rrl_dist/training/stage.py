@@ -58,7 +58,7 @@ def train_stage(
     torch.set_num_threads(int(stage["threads"]))
     source: DataSource = build(stage["data"])
     images = source.split(stage["split"])
-    objective, model = _objective(stage, source, device)
+    objective, model, origin = _objective(stage, source, device)
     trainer, state = _trainer(stage, folder, source, images, objective, device, notify)
     try:
         trainer.run(trainer.restore(state), after_epoch)
@@ -73,21 +73,23 @@ def train_stage(
             kept,
             model=model,
             classes=classes if isinstance(kept, Classifier) else (),
-            training=_described(stage, objective),
+            training=_described(stage, objective) | origin,
         )
     barrier()
 
 
 def _objective(
     stage: Config, source: DataSource, device: torch.device
-) -> tuple[Objective, dict[str, Any]]:
-    """The method on its device, and the configuration of its encoder."""
+) -> tuple[Objective, dict[str, Any], dict[str, Any]]:
+    """The method on its device, its encoder's configuration, and what that had been
+    trained with before."""
     seed = int(stage["seed"])
     if stage["init"] is not None:
         encoder, artefact = load_encoder(Path(stage["init"]))
         model = artefact.model
+        origin = {"encoder": {"sha256": artefact.sha256, **artefact.training}}
     else:
-        model = dict(stage["model"])
+        model, origin = dict(stage["model"]), {}
         encoder = build_encoder(model, seed=seed)
     teacher = None
     if stage["teacher"] is not None:
@@ -99,7 +101,7 @@ def _objective(
         num_classes=source.num_classes,
         seed=seed,
     )
-    return objective.to(device).train(), model
+    return objective.to(device).train(), model, origin
 
 
 def _trainer(

@@ -4,6 +4,7 @@ The loop calls `inner` on the raw objective (an attack through a wrapped module 
 silently: DDP rewrites batch norm buffers in its forward), and `forward` through here.
 """
 
+import warnings
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, cast
 
@@ -66,15 +67,7 @@ class TorchStrategy:
         self.objective, self.optimizer, self.device = objective, optimizer, device
         self.engine: nn.Module = objective
         if self.distributed and dist.is_initialized():
-            self.engine = DistributedDataParallel(
-                objective,
-                device_ids=[device] if device.type == "cuda" else None,
-                # Buffers are averaged below, after the step instead of before the
-                # forward; and without this search DDP rebuilds its buckets after
-                # the first step, which changes the order of sums on resume.
-                broadcast_buffers=False,
-                find_unused_parameters=True,
-            )
+            self.engine = _distributed(objective, device)
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(
@@ -95,6 +88,21 @@ class TorchStrategy:
         self.optimizer.zero_grad(set_to_none=True)
         if self.distributed:
             average_buffers(self.objective)
+
+
+def _distributed(objective: Objective, device: torch.device) -> nn.Module:
+    with warnings.catch_warnings():
+        # torch 2.14 renames broadcast_buffers; 2.11 does not know the new name.
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(
+            objective,
+            device_ids=[device] if device.type == "cuda" else None,
+            # Buffers are averaged after the step instead of before the forward; and
+            # without this search DDP rebuilds its buckets after the first step,
+            # which changes the order of sums on resume.
+            broadcast_buffers=False,
+            find_unused_parameters=True,
+        )
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrl_dist.core.storage import (
@@ -133,6 +133,7 @@ def test_writing_from_several_threads_keeps_the_umask(
         real(before)
 
 
+@settings(deadline=None, max_examples=50)
 @given(value=json_values)
 def test_json_comes_back_and_is_stable_in_bytes(tmp_path_factory, value) -> None:
     path = tmp_path_factory.getbasetemp() / "value.json"

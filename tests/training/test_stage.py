@@ -57,7 +57,9 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(
     assert probed == [6, 12]
 
 
-@pytest.mark.parametrize("arm", ["simclr", "deacl"])
+@pytest.mark.parametrize(
+    "arm", [pytest.param("simclr", marks=pytest.mark.slow), "deacl"]
+)
 def test_going_on_in_the_middle_of_an_epoch(
     tmp_path: Path, teacher: Path, arm: str
 ) -> None:
