@@ -220,6 +220,8 @@ def _described(stage: Config, objective: Objective) -> dict[str, Any]:
     """What a model file says about its training: settings, and its teacher's hash."""
     keys = ("seed", "data", "objective", "views", "optim", "train", "strategy")
     described = {key: stage[key] for key in keys}
+    # The folder says where the images were, not what they were.
+    described["data"] = {k: v for k, v in stage["data"].items() if k != "root"}
     teacher = getattr(objective, "teacher", None)
     if isinstance(teacher, Frozen):
         described["teacher_sha256"] = teacher.sha256
