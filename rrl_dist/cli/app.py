@@ -35,7 +35,10 @@ def run_command(name: str, command: Command) -> None:
             _check_complete(name, config)
             plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
             assert isinstance(plain, dict)
-            command({str(k): v for k, v in plain.items()}, OmegaConf.to_yaml(config))
+            command(
+                {str(k): v for k, v in plain.items()},
+                OmegaConf.to_yaml(config, resolve=True),
+            )
         except (UserError, TrainingDivergedError) as error:
             print(f"rrl {name}: {error}", file=sys.stderr)
             sys.exit(2)
