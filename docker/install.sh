@@ -63,6 +63,10 @@ ffcv_libraries_are_there() {
 }
 
 install_ffcv() {
+    if [ -f "$ffcv_failed" ]; then
+        say "going on without FFCV: it failed before; remove $ffcv_failed to try again"
+        return
+    fi
     if ! ffcv_libraries_are_there; then
         as=$(how_to_install)
         packages=$(xargs <docker/apt-ffcv.txt)
@@ -74,6 +78,7 @@ install_ffcv() {
         # shellcheck disable=SC2086 -- a list of words
         if ! apt_install "$as" $packages; then
             say "going on without FFCV: apt-get could not install $packages"
+            touch "$ffcv_failed"
             return
         fi
     fi
@@ -83,6 +88,7 @@ install_ffcv() {
         touch "$ffcv_stamp"
     else
         say "going on without FFCV: it did not build, see .venv/ffcv.log"
+        touch "$ffcv_failed"
     fi
 }
 
@@ -90,6 +96,7 @@ mode=${1:-use}
 wanted=$(cat pyproject.toml docker/constraints.txt docker/apt-ffcv.txt | cksum | cut -d' ' -f1)
 stamp=.venv/set-up-$mode-$wanted
 ffcv_stamp=.venv/set-up-ffcv-$wanted
+ffcv_failed=.venv/failed-ffcv-$wanted
 
 [ -x .venv/bin/python ] || make_venv
 if [ ! -f "$stamp" ]; then

@@ -17,13 +17,15 @@ from rrl_dist.core.errors import UserError
 from rrl_dist.core.run_directory import StageFolder
 from rrl_dist.core.storage import read_json, write_bytes, write_json
 from rrl_dist.data.datasets import DataSource, ImageSet
-from rrl_dist.data.prepare import prepare_beton
+from rrl_dist.data.prepare import prepare_beton, stored_as
 from rrl_dist.evaluate.comparison import compare, costs
 from rrl_dist.evaluate.evaluation import evaluate
+from rrl_dist.evaluate.plan import build_suite
 from rrl_dist.models.artefact import copy_artefact, load_artefact
 from rrl_dist.training import cluster
 from rrl_dist.training.build import build
 from rrl_dist.training.lineage import ordered
+from rrl_dist.training.rehearsal import rehearse
 from rrl_dist.training.stage import run_length
 from rrl_dist.training.worker import launch
 
@@ -66,6 +68,7 @@ class Experiment:
         self.start_cluster, self.display = start_cluster, display
         self.threads = int(config["cluster"]["threads"])
         self.loader = str(config["loader"])
+        self.stored = "exact"
         self.source: DataSource = build(config["data"])
         self.stages: dict[str, StageFolder] = {}
 
@@ -100,8 +103,12 @@ class Experiment:
         counts = ", ".join(f"{count} {name}" for name, count in found.counts.items())
         self.display.notify(f"{self.source.name}: {counts} images")
         self._check_lengths(found)
+        self._rehearse()
         if self.loader != "memory":
             self._write_betons(splits["pretrain"], splits["train"])
+        if self.loader != "memory" and stored_as(splits["pretrain"]) == "jpg":
+            # Those pixels are not the decoded originals that memory would give.
+            self.stored = "jpg"
         return found
 
     def _check_lengths(self, images: Images) -> None:
@@ -113,6 +120,25 @@ class Experiment:
         if "protocol" in self.config:
             protocol = self.config["protocol"]["train"]
             run_length(protocol, None, images.counts["train"], workers)
+
+    def _rehearse(self) -> None:
+        """What cannot run is told now, not when its turn has come."""
+        if "suite" in self.config:
+            build_suite(self.config["suite"], self.config["ball"], seed=0)
+        anywhere = Path("not-trained-yet")
+        stages = {}
+        for arm, own in self.config["arms"].items():
+            if "train" in own:
+                taught = own["teacher"] or self.config.get("teacher")
+                teacher = anywhere if taught else None
+                stages[f"pretrain-{arm}"] = pretrain_stage(self.config, arm, teacher)
+        # A model from a file is not built from its own description.
+        if stages and "protocol" in self.config:
+            stage = probe_stage(self.config, anywhere)
+            stages["probe"] = {**stage, "model": self.config["model"], "teacher": None}
+        for name, stage in stages.items():
+            classes, size = self.source.num_classes, self.source.size
+            rehearse(name, stage, size=size, num_classes=classes)
 
     def _write_betons(self, *splits: ImageSet) -> None:
         """Where FFCV is missing and was not insisted on, memory takes over."""
@@ -147,7 +173,8 @@ class Experiment:
 
     def _train(self, name: str, stage: dict[str, Any], images: Images) -> Path:
         split = stage["split"]
-        settings = {**_identifying(stage), "images": images.fingerprints[split]}
+        pixels = {"images": images.fingerprints[split], "stored": self.stored}
+        settings = {**_identifying(stage), **pixels}
         folder = self._folder(name, settings)
         if folder.done:
             return folder.path
@@ -178,10 +205,10 @@ class Experiment:
             "ball": self.config["ball"],
             "suite": self.config["suite"],
             "seed": self.config["seed"],
-            "gallery": own["gallery"],
         }
         folder = self._folder(f"evaluate-{arm}", fingerprint)
-        if not folder.done:
+        pictures = folder.path / f"gallery-{own['gallery']}.npz"
+        if not folder.done or (own["gallery"] and not pictures.is_file()):
             shared = ("data", "suite", "ball", "seed")
             job = {
                 **own,
@@ -195,14 +222,11 @@ class Experiment:
             where = self.cluster
             with folder.attempt():
                 evaluate(job, folder.path, where, progress=counting)
-        self._keep_gallery(arm, folder.path)
+        if pictures.is_file():
+            kept = self.folder / "gallery" / f"{arm}.npz"
+            write_bytes(kept, pictures.read_bytes())
         numbers: dict[str, Any] = read_json(folder.path / "results.json")
         return numbers
-
-    def _keep_gallery(self, arm: str, folder: Path) -> None:
-        if (folder / "gallery.npz").is_file():
-            content = (folder / "gallery.npz").read_bytes()
-            write_bytes(self.folder / "gallery" / f"{arm}.npz", content)
 
     def _folder(self, name: str, settings: Config) -> StageFolder:
         folder = StageFolder.of(self.folder, name, settings)
@@ -233,7 +257,7 @@ def pretrain_stage(config: Config, arm: str, teacher: Path | None) -> dict[str, 
     return {
         **_common(config),
         **{key: own[key] for key in ("objective", "views", "optim", "train")},
-        "split": "pretrain",
+        "split": own.get("split", "pretrain"),
         "model": config["model"],
         "probe": config["probe"],
         "init": None,

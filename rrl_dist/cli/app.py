@@ -1,5 +1,6 @@
 """What all commands share: finding the configuration, and how they end."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,13 @@ def run_command(name: str, command: Command) -> None:
             print(f"rrl {name}: stopped; the same command goes on", file=sys.stderr)
             sys.exit(130)
 
+    signal.signal(signal.SIGTERM, _interrupt)
     main()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """A polite request to end is answered like Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 def _check_complete(name: str, config: DictConfig) -> None:
@@ -58,6 +65,8 @@ def _check_complete(name: str, config: DictConfig) -> None:
     if name == "run" and OmegaConf.is_missing(config, "arms"):
         known = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
         raise UserError(f"choose an experiment: experiment={'|'.join(known)}")
+    if "seed" in config and not isinstance(config["seed"], int):
+        raise UserError(f"seed={config['seed']}; set a whole number")
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError(f"{missing[0]} is not set; give {missing[0]}=VALUE")
@@ -67,6 +76,8 @@ def absolute_folders(config: dict[str, Any]) -> dict[str, Any]:
     """A copy whose folders do not depend on where a process was started."""
     found = dict(config)
     for key in config.keys() & {"storage", "betons"}:
+        if "://" in str(config[key]):
+            raise UserError(f"{key}={config[key]}: only folders can be used so far")
         found[key] = str(Path(config[key]).expanduser().absolute())
     root = config["data"]["root"]
     if root is not None:

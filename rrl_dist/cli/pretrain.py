@@ -23,7 +23,7 @@ def pretrain(config: dict[str, Any], config_yaml: str) -> None:
     terminal = Terminal()
     config = absolute_folders(config)
     teacher = None if config["teacher"] is None else Path(config["teacher"]).absolute()
-    keys = ("objective", "views", "optim", "train")
+    keys = ("objective", "views", "optim", "train", "split")
     arm = {**{key: config.pop(key) for key in keys}, "teacher": None}
     folder = Path(config["storage"]) / str(config["name"])
     with ExitStack() as stack:

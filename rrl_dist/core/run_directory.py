@@ -94,17 +94,24 @@ class StageFolder:
         name: such as "pretrain-deacl".
         identity: hash of all that the stage's result depends on.
         path: its folder.
+        settings: what `identity` is the hash of; kept in `stage.json` with the
+            environment of the last attempt.
     """
 
     name: str
     identity: str
     path: Path
+    settings: Mapping[str, Any]
 
     @classmethod
     def of(cls, run: Path, name: str, settings: Mapping[str, Any]) -> "StageFolder":
         """The folder of a stage with these settings; it need not exist yet."""
-        identity = value_hash(settings)
-        return cls(name, identity, run / "stages" / f"{name}-{identity[:12]}")
+        try:
+            identity = value_hash(settings)
+        except ValueError:
+            raise UserError(f"{name}: a setting is NaN or infinite") from None
+        path = run / "stages" / f"{name}-{identity[:12]}"
+        return cls(name, identity, path, settings)
 
     @property
     def done(self) -> bool:
@@ -120,7 +127,8 @@ class StageFolder:
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Time an attempt, and mark the stage done if the block succeeds."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        about = {"settings": dict(self.settings), "environment": environment()}
+        write_json(self.path / "stage.json", about)
         with _meter(self.path / "cost.json", self.seconds):
             yield
         write_json(self.path / "done.json", {"identity": self.identity})

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rrl_dist.core.errors import UserError
+from rrl_dist.core.storage import file_hash, read_json, write_json
 from rrl_dist.data.beton import beton_path, check_beton, write_beton
 from rrl_dist.data.datasets import ImageSet
 from rrl_dist.data.folder import FolderImages
@@ -42,14 +43,8 @@ def prepare_beton(
         UserError: FFCV is missing, or the disk refuses the file.
     """
     path = beton_of(folder, images)
-    if path.is_file():
-        try:
-            check_beton(path, images)
-        except UserError:
-            # Damaged since it was written: written again below.
-            path.unlink()
-        else:
-            return path
+    if _as_written(path, images):
+        return path
     if find_spec("ffcv") is None:
         raise UserError(f"FFCV is not installed; {FFCV_MEND}")
     advance = progress(2 * len(images))
@@ -64,4 +59,20 @@ def prepare_beton(
     write_beton(
         images, path, mode=mode, quality=JPEG_QUALITY, workers=workers, progress=tell
     )
+    write_json(_seal(path), {"sha256": file_hash(path)})
     return path
+
+
+def _seal(path: Path) -> Path:
+    return path.with_suffix(".json")
+
+
+def _as_written(path: Path, images: ImageSet) -> bool:
+    """Whether the file is there, whole, and what was once read back and compared."""
+    if not (path.is_file() and _seal(path).is_file()):
+        return False
+    try:
+        check_beton(path, images)
+        return bool(read_json(_seal(path))["sha256"] == file_hash(path))
+    except (UserError, ValueError, KeyError):
+        return False

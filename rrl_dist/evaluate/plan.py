@@ -6,6 +6,7 @@ from typing import Any
 
 from rrl_dist.attacks.balls import Ball
 from rrl_dist.attacks.result import Attack
+from rrl_dist.core.errors import UserError
 from rrl_dist.training.build import build
 
 ATOM = 64  # samples; an atom is never divided, so re-cutting units keeps its rows equal
@@ -40,6 +41,9 @@ def build_suite(
             or an `attack` of those and `relative_eps`, shares of the ball's radius.
         ball: configuration of the threat model.
         seed: of all attacks.
+
+    Raises:
+        UserError: two attacks of one name, or a curve of an attack that is not there.
     """
     widest: Ball = build(ball)
 
@@ -53,10 +57,19 @@ def build_suite(
     attacks: dict[str, Attack | None] = {CLEAN: None}
     for name in config["attacks"]:
         made = attack(name, widest)
+        if component_name(made) in attacks:
+            raise UserError(
+                f"suite.attacks.{name} has the name of another, {component_name(made)}"
+            )
         attacks[component_name(made)] = made
     full = tuple(attacks)
     curve: list[tuple[float, str]] = []
     if config["curve"] is not None:
+        if config["curve"]["attack"] not in config["attacks"]:
+            raise UserError(
+                f"suite.curve.attack={config['curve']['attack']} is none of "
+                f"{', '.join(config['attacks'])}"
+            )
         shares = {0.0, 1.0, *map(float, config["curve"]["relative_eps"])}
         curve.append((0.0, CLEAN))
         for share in sorted(shares - {0.0}):
@@ -99,8 +112,12 @@ class Picture:
 
     component: str
     count: int
-    file: str = "gallery.npz"
     samples: int = 0  # settles no pair
+
+    @property
+    def file(self) -> str:
+        """Its arrays, in the evaluation's folder."""
+        return f"gallery-{self.count}.npz"
 
 
 Task = Unit | Picture

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rrl_dist.attacks.micro_batches import in_micro_batches
 from rrl_dist.attacks.result import Attack
+from rrl_dist.core.errors import UserError
 from rrl_dist.core.modes import evaluating
 from rrl_dist.core.randomness import stream
 from rrl_dist.core.records import Row, write_rows
@@ -29,6 +30,8 @@ def chosen_images(job: Job) -> ImageSet:
     source: DataSource = build(job["data"])
     images = source.split(job["split"])
     limit = job["limit"]
+    if limit is not None and int(limit) < 1:
+        raise UserError(f"evaluate.limit={limit}; set at least 1, or null for all")
     if limit is None or int(limit) >= len(images):
         return images
     order = stream(0, "evaluate").permutation(len(images))

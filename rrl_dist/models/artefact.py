@@ -75,9 +75,7 @@ def load_artefact(folder: Path) -> Artefact:
     for path in (weights, description):
         if not path.is_file():
             raise UserError(f"no model at {folder}: {path.name} is missing")
-    about = read_json(description)
-    if about.get("schema") != SCHEMA:
-        raise UserError(f"{description} has schema {about.get('schema')}, not {SCHEMA}")
+    about = _read_description(description)
     if file_hash(weights) != about["sha256"]:
         raise UserError(f"{weights} is damaged: its hash is not the one in model.json")
     try:
@@ -91,6 +89,21 @@ def load_artefact(folder: Path) -> Artefact:
         about["sha256"],
         about["training"],
     )
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    """`model.json`, with all its entries there and of their types."""
+    types = {"sha256": str, "classes": list, "model": dict, "training": dict}
+    try:
+        about = dict(read_json(path))
+        if about["schema"] != SCHEMA:
+            raise UserError(f"{path} has schema {about['schema']}, not {SCHEMA}")
+        wrong = [name for name, kind in types.items() if type(about[name]) is not kind]
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} describes no model ({error})") from None
+    if wrong:
+        raise UserError(f"{path} describes no model ({wrong[0]} is of another type)")
+    return about
 
 
 def copy_artefact(source: Path, target: Path) -> None:

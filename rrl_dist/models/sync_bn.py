@@ -4,7 +4,7 @@ torch's own SyncBatchNorm refuses CPU tensors, so what is tested on gloo and wha
 on NCCL would be two codes. This is one, over collectives that carry gradients.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,17 +52,27 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         self.running_var.lerp_(var * (count / max(count - 1, 1)), momentum)
 
 
+class SyncBatchNormAct(SyncBatchNorm):
+    """The same for timm's batch norm that drops out and activates too."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        return cast(Tensor, self.act(self.drop(super().forward(input))))
+
+
 def _per_channel(v: Tensor, like: Tensor) -> Tensor:
     return v.view(1, -1, *([1] * (like.dim() - 2)))
 
 
 def convert_sync_bn(module: nn.Module) -> nn.Module:
-    """Replace every plain BatchNorm in `module` by a `SyncBatchNorm`, in place.
+    """Replace every batch norm in `module` by a `SyncBatchNorm`, in place.
 
     Parameters and buffers are shared, not copied. Returns the module, which is a new
     one only where it is itself a batch norm.
     """
-    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):
+    if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
         return _converted(module)
     for name, child in module.named_children():
         setattr(module, name, convert_sync_bn(child))
@@ -70,7 +80,8 @@ def convert_sync_bn(module: nn.Module) -> nn.Module:
 
 
 def _converted(bn: Any) -> SyncBatchNorm:
-    sync = SyncBatchNorm(
+    activates = hasattr(bn, "drop") and hasattr(bn, "act")
+    sync = (SyncBatchNormAct if activates else SyncBatchNorm)(
         bn.num_features,
         eps=bn.eps,
         momentum=bn.momentum,
@@ -81,4 +92,6 @@ def _converted(bn: Any) -> SyncBatchNorm:
     sync.running_mean, sync.running_var = bn.running_mean, bn.running_var
     sync.num_batches_tracked = bn.num_batches_tracked
     sync.training = bn.training
+    if isinstance(sync, SyncBatchNormAct):
+        sync.drop, sync.act = bn.drop, bn.act
     return sync

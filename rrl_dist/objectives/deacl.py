@@ -23,6 +23,7 @@ from rrl_dist.attacks.balls import Ball
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import all_mean
 from rrl_dist.core.modes import evaluating, frozen
+from rrl_dist.models.artefact import load_strictly
 from rrl_dist.objectives.objective import Frozen, Objective, report
 
 
@@ -63,7 +64,7 @@ class DeACL(Objective):
         self.steps, self.seed = steps, seed
         self.step_size = relative_step * ball.eps
         if start_from_teacher:
-            encoder.load_state_dict(teacher.module.state_dict(), strict=True)
+            load_strictly(encoder, teacher.module.state_dict(), source="the teacher")
 
     def inner(self, batch: Batch) -> Batch:
         x = batch.views[0]

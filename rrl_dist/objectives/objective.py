@@ -17,9 +17,11 @@ class Objective(nn.Module):
 
     Attributes:
         encoder: what is trained and kept.
+        needs_labels: whether it trains on labels.
     """
 
     encoder: nn.Module
+    needs_labels = False
 
     def inner(self, batch: Batch) -> Batch:
         """The inner maximization, on the raw module: adds to `batch.extras`.

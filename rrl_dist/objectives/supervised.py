@@ -23,6 +23,8 @@ class Supervised(Objective):
         train_encoder: whether the encoder learns too.
     """
 
+    needs_labels = True
+
     def __init__(
         self, *, encoder: nn.Module, num_classes: int, train_encoder: bool
     ) -> None:

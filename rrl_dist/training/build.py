@@ -14,7 +14,9 @@ from torch import nn
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.randomness import torch_stream
 from rrl_dist.models.artefact import Artefact, load_artefact, load_strictly
+from rrl_dist.models.backbones import SmallCNN, timm_backbone
 from rrl_dist.models.encoder import Classifier, Encoder
+from rrl_dist.models.wide_resnet import WideResNet
 from rrl_dist.objectives.objective import Frozen, Objective
 
 Config = Mapping[str, Any]
@@ -126,26 +128,30 @@ def load_teacher(folder: Path) -> Frozen:
     return Frozen(encoder, sha256=artefact.sha256)
 
 
+_BACKBONES = {
+    f"{made.__module__}.{made.__qualname__}": made
+    for made in (timm_backbone, SmallCNN, WideResNet)
+}
+
+
 def _described(artefact: Artefact, folder: Path) -> Encoder:
     """Build what a model file describes.
 
-    The description may be a stranger's: only this project's models are built from it,
-    never an import path of its own choice.
+    The description may be a stranger's, and Hydra would follow any import path in it
+    (`rrl_dist.models.encoder.torch.hub.load` is one). So it is read as plain data, and
+    names one of this project's own backbones or is refused.
     """
-    for target in _targets(artefact.model):
-        if not target.startswith("rrl_dist.models."):
-            raise UserError(f"{folder} asks for {target}, which is no model of ours")
-    return cast(Encoder, build(artefact.model))
-
-
-def _targets(config: Any) -> list[str]:
-    if isinstance(config, Mapping):
-        nested = [t for value in config.values() for t in _targets(value)]
-        own = config.get("_target_")
-        return [str(own), *nested] if own is not None else nested
-    if isinstance(config, list | tuple):
-        return [t for value in config for t in _targets(value)]
-    return []
+    try:
+        model = dict(artefact.model)
+        if model.pop("_target_") != f"{Encoder.__module__}.{Encoder.__qualname__}":
+            raise KeyError("another encoder")
+        backbone = dict(model.pop("backbone"))
+        made = _BACKBONES[backbone.pop("_target_")]
+        return Encoder(backbone=made(**backbone), **model)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder} describes a model that this version cannot build ({error})"
+        ) from None
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class Checkpoints:
         """The newest undamaged state, on the CPU; None if there is none."""
         for described in self._newest_first():
             path = described.with_suffix(".pt")
-            if path.is_file() and file_hash(path) == read_json(described)["sha256"]:
+            if _whole(path, described):
                 state: dict[str, Any] = torch.load(
                     path, map_location="cpu", weights_only=True
                 )
@@ -52,3 +52,12 @@ class Checkpoints:
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.json"), reverse=True)
+
+
+def _whole(path: Path, described: Path) -> bool:
+    """Whether the weights are the ones that the description was written for."""
+    try:
+        expected = read_json(described)["sha256"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return path.is_file() and file_hash(path) == expected

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from rrl_dist.core.batch import Batch
-from rrl_dist.objectives.objective import Frozen, Objective
-from rrl_dist.training.build import build, build_encoder, build_objective
+from rrl_dist.objectives.objective import Objective
+from rrl_dist.training.build import build
 from rrl_dist.training.checkpoint import KEPT
-from rrl_dist.training.stage import Config
+from rrl_dist.training.rehearsal import Config, random_batch, untrained
 
 _SAMPLES = 16
 _TIMED = 2
@@ -48,7 +48,7 @@ def forecast(
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(int(stage["threads"]))
-    objective = _untrained(stage, num_classes).to(device).train()
+    objective = untrained(stage, num_classes).to(device).train()
     strategy = build(
         {**stage["strategy"], "distributed": False},
         clip_grad=stage["optim"]["clip_grad"],
@@ -57,7 +57,7 @@ def forecast(
         [p for p in objective.parameters() if p.requires_grad], lr=0.0
     )
     strategy.wrap(objective, optimizer, device)
-    batch = _random_batch(stage, size, num_classes, device)
+    batch = random_batch(stage, _SAMPLES, size, num_classes, device)
     seconds, activations = _measure(objective, strategy, batch)
     share = int(stage["train"]["batch_size"]) / workers
     weights = 4.0 * sum(p.numel() for p in objective.parameters())
@@ -69,29 +69,6 @@ def forecast(
         memory=weights + (1 + moments) * trained + share * activations,
         disk=weights + KEPT * (weights + moments * trained),
     )
-
-
-def _untrained(stage: Config, num_classes: int) -> Objective:
-    encoder = build_encoder(stage["model"], seed=0)
-    teacher = None
-    if stage["teacher"] is not None:
-        teacher = Frozen(build_encoder(stage["model"], seed=1), sha256="untrained")
-    return build_objective(
-        stage["objective"],
-        encoder=encoder,
-        teacher=teacher,
-        num_classes=num_classes,
-        seed=0,
-    )
-
-
-def _random_batch(
-    stage: Config, size: int, num_classes: int, device: torch.device
-) -> Batch:
-    images = torch.rand(_SAMPLES, 3, size, size, device=device)
-    index = torch.arange(_SAMPLES, device=device)
-    views = build(stage["views"])(images, index, seed=0, epoch=0)
-    return Batch(images, views, index % num_classes, index)
 
 
 def _measure(objective: Objective, strategy: Any, batch: Batch) -> tuple[float, float]:

@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from rrl_dist.core.batch import Batch
-from rrl_dist.core.collectives import any_worker, barrier, rank, world_size
+from rrl_dist.core.collectives import all_mean, any_worker, barrier, rank, world_size
 from rrl_dist.core.errors import UserError
 from rrl_dist.data.loader import Loader, RawBatch
 from rrl_dist.data.order import worker_positions
 from rrl_dist.data.views import Views
 from rrl_dist.objectives.objective import Objective
 from rrl_dist.training.checkpoint import Checkpoints
-from rrl_dist.training.journal import Journal
+from rrl_dist.training.journal import Journal, TrainingDivergedError
 from rrl_dist.training.optim import set_learning_rate
 from rrl_dist.training.schedule import Schedule
 from rrl_dist.training.strategies import Strategy
@@ -87,6 +87,16 @@ class Trainer:
                 if step == length.steps:
                     break
             after_epoch(epoch)
+        self._check_weights(step)
+
+    def _check_weights(self, step: int) -> None:
+        """The last update's losses were of before it."""
+        broken = [n for n, p in self.objective.named_parameters() if not _finite(p)]
+        if any_worker(bool(broken), self.device):
+            raise TrainingDivergedError(
+                f"step {step}: {(broken or ['a weight'])[0]} is not finite; lower "
+                "optim.lr, set optim.clip_grad, or use strategy.precision=fp32"
+            )
 
     def _epoch(self, epoch: int, *, start: int) -> Iterator[RawBatch]:
         positions = worker_positions(
@@ -142,6 +152,7 @@ class Trainer:
 
     def save(self, step: int) -> None:
         """Write a checkpoint from rank 0; the others wait until it is there."""
+        self._check_weights(step)
         if rank() == 0:
             state = {
                 "identity": self.identity,
@@ -162,6 +173,14 @@ class Trainer:
         if any_worker(state is None, self.device):
             return 0
         assert state is not None
+        step = int(state["step"])
+        if float(all_mean(torch.tensor(float(step), device=self.device))) != step:
+            raise RuntimeError("workers read different checkpoints; try again")
+        if state["workers"] != world_size() and rank() == 0:
+            self.checkpoints.notify(
+                f"going on with {world_size()} workers after {state['workers']}: "
+                "the last digits of the result depend on their number"
+            )
         if state["identity"] != self.identity:
             raise UserError(
                 f"{self.checkpoints.folder} holds checkpoints of other settings; "
@@ -169,4 +188,8 @@ class Trainer:
             )
         self.objective.load_state_dict(state["objective"], strict=True)
         self.optimizer.load_state_dict(state["optimizer"])
-        return int(state["step"])
+        return step
+
+
+def _finite(x: Tensor) -> bool:
+    return bool(x.detach().isfinite().all())

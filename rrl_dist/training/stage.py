@@ -59,6 +59,8 @@ def train_stage(
     source: DataSource = build(stage["data"])
     images = source.split(stage["split"])
     objective, model, origin = _objective(stage, source, device)
+    if objective.needs_labels and int(images.labels.min()) < 0:
+        raise UserError(f"{images.name} has images without labels; set split=train")
     trainer, state = _trainer(stage, folder, source, images, objective, device, notify)
     try:
         trainer.run(trainer.restore(state), after_epoch)
@@ -67,7 +69,7 @@ def train_stage(
         trainer.journal.close()
     if rank() == 0:
         kept = objective.trained()
-        classes = source.split("train").classes
+        classes = source.class_names
         save_artefact(
             folder,
             kept,
@@ -181,6 +183,8 @@ def run_length(
         steps = min(steps, int(train["max_steps"]))
     if steps < 1:
         raise UserError("train.epochs and train.max_steps leave no step to train")
+    if int(train["log_every"]) < 1:
+        raise UserError(f"train.log_every={train['log_every']}; set at least 1")
     return Length(
         images=images,
         batch_size=batch_size,
@@ -188,7 +192,7 @@ def run_length(
         steps=steps,
         log_every=int(train["log_every"]),
         checkpoint_every=int(train["checkpoint_every"]),
-        probe_every=0 if probe is None else int(probe["every_epochs"]) * per_epoch,
+        probe_every=0 if probe is None else round(probe["every_epochs"] * per_epoch),
     )
 
 

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import world_size
 from rrl_dist.core.errors import UserError
+from rrl_dist.models.sync_bn import SyncBatchNorm
 from rrl_dist.objectives.objective import Objective
 
 PRECISIONS = ("fp32", "bf16")
@@ -66,6 +67,10 @@ class TorchStrategy:
     ) -> None:
         self.objective, self.optimizer, self.device = objective, optimizer, device
         self.engine: nn.Module = objective
+        if not self.distributed and world_size() > 1:
+            raise UserError(
+                f"strategy=single has one worker, not {world_size()}; use strategy=ddp"
+            )
         if self.distributed and dist.is_initialized():
             self.engine = _distributed(objective, device)
 
@@ -107,14 +112,25 @@ def _distributed(objective: Objective, device: torch.device) -> nn.Module:
 
 @torch.no_grad()
 def average_buffers(module: nn.Module) -> None:
-    """Set every floating buffer to its mean over workers, with one collective.
+    """Set batch norm's running statistics to their mean over workers, at once.
+
+    Only where they move and are not the same on all workers anyway: averaging a
+    constant may change its last digit.
 
     Otherwise workers with local batch norm attack different networks, and a resumed
     run, whose workers all load rank 0's buffers, is not the run that was killed.
     """
     if world_size() == 1:
         return
-    buffers = [b for b in module.buffers() if b.is_floating_point()]
+    buffers = [
+        buffer
+        for m in module.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm)
+        and not isinstance(m, SyncBatchNorm)
+        and m.training
+        for buffer in (m.running_mean, m.running_var)
+        if buffer is not None
+    ]
     if not buffers:
         return
     flat = torch.cat([b.reshape(-1) for b in buffers])

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rrl_dist.core.collectives import any_worker, rank
+from rrl_dist.core.collectives import any_worker, rank, world_size
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import read_json, write_json
 from rrl_dist.training.cluster import thread_variables
@@ -87,13 +87,16 @@ def _launch_on_ray(stage: Stage, folder: Path, cluster: Mapping[str, Any]) -> No
     failure = folder / FAILURE
     failure.unlink(missing_ok=True)
     (folder / NOTES).unlink(missing_ok=True)
+    lost: TrainingFailedError | None = None
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise _first_cause(error) from None
+        lost = error
     if failure.is_file():
         told = read_json(failure)
         raise _FINAL[told["kind"]](told["message"])
+    if lost is not None:
+        raise _first_cause(lost)
 
 
 def _first_cause(error: BaseException) -> BaseException:
@@ -111,8 +114,10 @@ def ray_worker(config: dict[str, Any]) -> None:
     It restores from the run directory; what it reports to Ray carries no checkpoint: a
     report may be lost with the controller, a file on the disk is not.
 
-    What another attempt would not mend is written down, and the worker ends as if all
-    were well: raised, Ray would start all workers again for it.
+    What another attempt would not mend is written down, and a worker alone ends as if
+    all were well: raised, Ray would start it again and again for it. Several raise,
+    since one of them may be the only one to know, and the others wait for it in a
+    collective; started again they find what is written and end.
     """
     import ray.train
     from ray.train.torch import get_device
@@ -131,6 +136,8 @@ def ray_worker(config: dict[str, Any]) -> None:
     except tuple(_FINAL.values()) as error:
         told = {"kind": type(error).__name__, "message": str(error)}
         write_json(folder / FAILURE, told)
+        if world_size() > 1:
+            raise
 
 
 class _Reports:

@@ -153,6 +153,12 @@ def test_normal_has_the_moments_of_a_normal() -> None:
     assert float(correlation.abs().max()) < 5 / math.sqrt(50_000)
 
 
+def test_normal_is_finite_where_the_uniform_draw_is_zero() -> None:
+    index = torch.tensor([608_766])  # one of 2**24 samples has such a draw
+    assert float(uniform(0, "noise", index=index, n=2)[0, 0]) == 0.0
+    assert bool(normal(0, "noise", index=index, n=1).isfinite().all())
+
+
 def test_normal_draws_belong_to_samples() -> None:
     whole = normal(0, "noise", index=torch.arange(50), n=3)
     part = normal(0, "noise", index=torch.tensor([31, 4]), n=3)

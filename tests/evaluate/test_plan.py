@@ -76,33 +76,20 @@ def test_names_tell_radii_apart() -> None:
         assert attack.ball.eps == eps
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        # The same attack with more restarts goes by the same name.
+def test_no_component_takes_the_place_of_another() -> None:
+    """The same attack with more restarts goes by the same name."""
+    config = composed(
         "+suite.attacks.strong={_target_: rrl_dist.attacks.pgd.PGD, steps: 20, "
-        "relative_step: 0.25, restarts: 5, random_start: true}",
-        "suite.curve.relative_eps=[0.5,0.50001]",
-    ],
-)
-def test_no_component_takes_the_place_of_another(change: str) -> None:
-    """Components of one name are told apart, or refused."""
-    config = composed(change)
-    try:
-        suite = build_suite(config["suite"], config["ball"], seed=0)
-    except UserError:
-        return
-    assert len(suite.full) == 1 + len(config["suite"]["attacks"])
-    names = [name for _, name in suite.curve]
-    assert len(set(names)) == len(names)
-    for eps, name in suite.curve[1:]:
-        attack = suite.attacks[name]
-        assert attack is not None
-        assert attack.ball.eps == eps
-    for name in suite.full[1:]:
-        attack = suite.attacks[name]
-        assert attack is not None
-        assert attack.ball.eps == config["ball"]["eps"]
+        "relative_step: 0.25, restarts: 5, random_start: true}"
+    )
+    with pytest.raises(UserError, match=r"suite\.attacks\.strong .*pgd20-linf@0\.05"):
+        build_suite(config["suite"], config["ball"], seed=0)
+
+
+def test_a_curve_of_an_attack_that_is_not_there_is_refused() -> None:
+    config = composed("suite.curve.attack=pgd40")
+    with pytest.raises(UserError, match=r"suite\.curve\.attack=pgd40"):
+        build_suite(config["suite"], config["ball"], seed=0)
 
 
 def test_a_suite_without_a_curve() -> None:

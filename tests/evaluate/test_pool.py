@@ -39,7 +39,7 @@ def test_rows_do_not_depend_on_who_makes_them(
     job = job_of(classifier)
     run(job, tmp_path, {**cluster, "workers": workers}, progress=counter)
     assert_same(tmp_path, finished)
-    gallery = "gallery.npz"
+    gallery = "gallery-3.npz"
     assert (tmp_path / gallery).read_bytes() == (finished / gallery).read_bytes()
     assert sum(counter.told) == counter.total == 4 * LIMIT
 

@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,7 @@ def test_first_weights_depend_on_the_seed_alone(config) -> None:
         weights(first), weights(build_encoder(config["model"], seed=1))
     )
     heads = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed + 9)
+    for seed in (0, 0, 1):  # while the global generator goes on and on
         made = build_objective(
             config["arms"]["simclr"]["objective"],
             encoder=first,
@@ -167,8 +167,9 @@ def test_a_model_file_may_name_models_alone(
     }[place]
     described(folder, model)
     for load in (load_encoder, load_teacher):
-        with pytest.raises(UserError, match="which is no model of ours"):
+        with pytest.raises(UserError, match=re.escape(str(folder))) as caught:
             load(folder)
+        assert "\n" not in str(caught.value)
     assert not trace.exists()
 
 

@@ -77,6 +77,19 @@ def test_steps_fall_with_epochs_15_and_20_of_25(per_epoch: int) -> None:
         assert found == pytest.approx(expected), step
 
 
+@pytest.mark.parametrize("per_epoch", [1, 7])
+def test_a_whole_epoch_is_met_whatever_its_share_rounds_to(per_epoch: int) -> None:
+    for epochs in range(1, 101):
+        length = (epochs * per_epoch) / per_epoch
+        for epoch in range(1, epochs + 1):
+            schedule, step = Steps([epoch / epochs], 0.1), epoch * per_epoch
+            before, after = (
+                schedule(s / per_epoch, epochs=length, peak=1.0)
+                for s in (step - 1, step)
+            )
+            assert (before, after) == (1.0, 0.1), (epoch, epochs)
+
+
 def test_milestones_may_come_in_any_order_or_not_at_all() -> None:
     assert Steps([0.8, 0.6], 0.1)(7.0, epochs=10, peak=1.0) == pytest.approx(0.1)
     assert Steps([], 0.1)(9.9, epochs=10, peak=1.0) == 1.0

@@ -7,6 +7,7 @@ import torch
 
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import read_json
+from rrl_dist.data.views import Views
 from rrl_dist.models.artefact import load_artefact
 from rrl_dist.training.build import load_classifier, load_encoder
 from rrl_dist.training.journal import TrainingDivergedError, read_metrics
@@ -102,6 +103,43 @@ def test_two_runs_are_equal_and_another_seed_is_not(
     assert len(weights) > 5
     first, other = measured(teacher), measured(tmp_path / "other")
     assert first[0]["loss"] != other[0]["loss"]
+
+
+def test_each_epoch_sees_each_sample_once_in_an_order_and_views_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, list[int], torch.Tensor]] = []
+    make = Views.__call__
+
+    def noted(self, images, index, *, seed, epoch):  # type: ignore[no-untyped-def]
+        views = make(self, images, index, seed=seed, epoch=epoch)
+        seen.append((epoch, index.tolist(), views[0]))
+        return views
+
+    monkeypatch.setattr(Views, "__call__", noted)
+    train(pretraining("simclr"), tmp_path / "whole")
+    assert [epoch for epoch, _, _ in seen] == [0] * 6 + [1] * 6
+    orders = [[i for _, batch, _ in seen[at : at + 6] for i in batch] for at in (0, 6)]
+    for order in orders:
+        assert len(set(order)) == len(order) == 6 * BATCH
+    assert orders[0] != orders[1]
+    first, second = (
+        {
+            i: v
+            for _, b, views in seen[at : at + 6]
+            for i, v in zip(b, views, strict=True)
+        }
+        for at in (0, 6)
+    )
+    both = first.keys() & second.keys()
+    changed = [not torch.equal(first[i], second[i]) for i in both]
+    assert sum(changed) > 0.9 * len(both)
+    # Gone on with in the middle of an epoch, the rest of it is what was left.
+    whole, seen[:] = list(seen), []
+    stop_and_go_on(pretraining("simclr"), tmp_path / "stopped")
+    found = [(epoch, batch) for epoch, batch, _ in seen]
+    expected = [(epoch, batch) for epoch, batch, _ in whole]
+    assert found == expected[:6] + expected[4:]
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path, teacher: Path) -> None:
