@@ -276,6 +276,12 @@ def test_a_unit_written_twice_is_the_same_but_for_its_time(
     assert found == [expected[row.index] for row in found]
 
 
-def test_an_encoder_cannot_be_evaluated(job: Job, tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [0, -5])
+def test_an_evaluation_of_no_image_is_refused(job: Job, limit: int) -> None:
+    with pytest.raises(UserError, match=f"evaluate.limit={limit}"):
+        chosen_images({**job, "limit": limit})
+
+
+def test_a_classifier_that_is_not_there_is_told_of(job: Job, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no model at"):
         run({**job, "classifier": str(tmp_path / "none")}, tmp_path / "run")

@@ -1,0 +1,34 @@
+"""A `.beton` file is used only as it was read back and compared."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rrl_dist.data.datasets import ImageSet
+from rrl_dist.data.prepare import prepare_beton
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("ffcv", reason="FFCV is not installed")
+
+
+def count(total: int) -> Callable[[int], None]:
+    return lambda advance: None
+
+
+def test_a_file_damaged_later_is_written_again(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    labels, index = np.arange(40) % 3, np.arange(40)
+    images = ImageSet("noise", pixels, labels, index, ("a", "b", "c"))
+    path = prepare_beton(tmp_path, images, workers=1, progress=count)
+    whole, written = path.read_bytes(), path.stat().st_mtime_ns
+    assert prepare_beton(tmp_path, images, workers=1, progress=count) == path
+    assert path.stat().st_mtime_ns == written, "a whole file is left alone"
+    damaged = bytearray(whole)
+    place = whole.find(pixels[7].tobytes())
+    assert place > 0
+    damaged[place] ^= 0xFF
+    path.write_bytes(bytes(damaged))
+    prepare_beton(tmp_path, images, workers=1, progress=count)
+    assert path.read_bytes() == whole
