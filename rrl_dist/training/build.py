@@ -28,7 +28,7 @@ def build(config: Config, **extra: Any) -> Any:
     Raises:
         UserError: what the constructor had to say against its arguments.
     """
-    _refuse_unknown(config)
+    _check_arguments(config, extra)
     try:
         # Partial first: handed to Hydra, live objects would be deep-copied.
         make = instantiate(dict(config), _convert_="all", _partial_=True)
@@ -40,15 +40,27 @@ def build(config: Config, **extra: Any) -> Any:
     return make(**extra)
 
 
-def _refuse_unknown(config: Config) -> None:
-    """A key that the constructor does not take, told before it is called."""
-    taken = inspect.signature(get_object(config["_target_"])).parameters
+def _parameters(target: str) -> Mapping[str, inspect.Parameter]:
+    """What a class or function takes, by name."""
+    try:
+        return inspect.signature(get_object(target)).parameters
+    except (ImportError, AttributeError, ValueError, TypeError):
+        raise UserError(f"there is no {target}; check _target_") from None
+
+
+def _check_arguments(config: Config, extra: Config) -> None:
+    """Keys that are not taken, or not given, told before the constructor is called."""
+    taken, name = _parameters(config["_target_"]), str(config["_target_"])
+    name = name.rpartition(".")[2]
     if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
         return
-    for key in config:
-        if key not in taken and not key.startswith("_"):
-            name = str(config["_target_"]).rpartition(".")[2]
-            raise UserError(f"{name} takes no {key}; it takes {', '.join(taken)}")
+    given = {key for key in config if not key.startswith("_")} | extra.keys()
+    needed = {key for key, p in taken.items() if p.default is p.empty}
+    for key in sorted(given - taken.keys()):
+        raise UserError(f"{name} takes no {key}; it takes {', '.join(taken)}")
+    for key in sorted(needed - given):
+        if not config.get("_partial_"):
+            raise UserError(f"{name} needs {key}; set it")
 
 
 def offered(config: Config, **offers: Any) -> dict[str, Any]:
@@ -57,7 +69,7 @@ def offered(config: Config, **offers: Any) -> dict[str, Any]:
     So an objective that needs a teacher names one in its signature, and no list of
     objectives has to be kept here.
     """
-    taken = inspect.signature(get_object(config["_target_"])).parameters
+    taken = _parameters(config["_target_"])
     return {k: v for k, v in offers.items() if k in taken and k not in config}
 
 

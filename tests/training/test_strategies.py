@@ -113,14 +113,18 @@ def test_alone_buffers_stay_as_they_are() -> None:
 
 
 @pytest.mark.slow
-def test_floating_buffers_become_their_mean_and_nothing_else_does() -> None:
+def test_moving_statistics_become_their_mean_and_nothing_else_does() -> None:
     for rank, found in enumerate(run_workers(2, averaged)):
-        assert found == {
-            "a": [0.5] * 4,
-            "b": [1.0, 15.0],
-            "count": [rank + 5],
-            "weight": [float(rank)],
-        }
+        own = {"running_mean": [1.0, 10.0 * (rank + 1)], "running_var": [rank] * 2}
+        common = {"running_mean": [1.0, 15.0], "running_var": [0.5] * 2}
+        for name in ("moving", "frozen", "synchronized"):
+            expected = common if name == "moving" else own
+            for key, value in expected.items():
+                assert found[f"{name}.{key}"] == value, name
+            assert found[f"{name}.num_batches_tracked"] == [rank + 5]
+        for name in ("moving", "frozen", "untracked", "synchronized"):
+            assert found[f"{name}.weight"] == [rank] * 2
+        assert found["constant"] == [rank]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rrl_dist.core.collectives import rank
+from rrl_dist.models.sync_bn import SyncBatchNorm
 from rrl_dist.training.optim import parameter_groups, set_learning_rate, sgd
 from rrl_dist.training.strategies import TorchStrategy, average_buffers
 from tests.objectives.harness import own_batch, small_objective
@@ -56,12 +57,22 @@ def buffers_after_training(name: str) -> dict[str, Tensor]:
 
 
 def averaged() -> dict[str, list[float]]:
-    """Buffers that differ by rank, averaged."""
-    module = nn.Module()
-    module.register_buffer("a", torch.full((2, 2), float(rank())))
-    module.register_buffer("b", torch.tensor([1.0, 10.0 * (rank() + 1)]))
-    module.register_buffer("count", torch.tensor(rank() + 5))
-    module.weight = nn.Parameter(torch.tensor([float(rank())]))
+    """Running statistics and other tensors that differ by rank, averaged."""
+    module = nn.ModuleDict(
+        {
+            "moving": nn.BatchNorm1d(2),
+            "frozen": nn.BatchNorm1d(2).eval(),
+            "untracked": nn.BatchNorm1d(2, track_running_stats=False),
+            "synchronized": SyncBatchNorm(2),
+        }
+    )
+    module.register_buffer("constant", torch.tensor([float(rank())]))
+    with torch.no_grad():
+        for norm in module.values():
+            norm.weight.fill_(rank())
+            if norm.running_mean is not None:
+                norm.running_mean.copy_(torch.tensor([1.0, 10.0 * (rank() + 1)]))
+                norm.running_var.fill_(rank())
+                norm.num_batches_tracked.fill_(rank() + 5)
     average_buffers(module)
-    state = {**dict(module.named_buffers()), "weight": module.weight.detach()}
-    return {name: value.reshape(-1).tolist() for name, value in state.items()}
+    return {k: v.reshape(-1).tolist() for k, v in module.state_dict().items()}
