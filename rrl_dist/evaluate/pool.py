@@ -5,6 +5,7 @@ file, written atomically, the same whoever writes it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +54,20 @@ def _own_device() -> torch.device:
 
 
 class RemoteEvaluator:
-    """An `Evaluator` in an actor of its own, which finds its device itself."""
+    """An `Evaluator` in an actor of its own, which finds its device itself.
+
+    It is made with the first task: raised while an actor starts, the user's mistake
+    would reach the driver as the actor's death.
+    """
 
     def __init__(self, job: Job, folder: str) -> None:
-        self._evaluator = Evaluator(job, Path(folder), _own_device())
+        self._make = partial(Evaluator, job, Path(folder))
+        self._evaluator: Evaluator | None = None
 
     def run(self, task: Task) -> Task:
         """See `Evaluator.run`."""
+        if self._evaluator is None:
+            self._evaluator = self._make(_own_device())
         return self._evaluator.run(task)
 
 
