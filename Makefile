@@ -1,3 +1,4 @@
+# Tests run in two processes, a file at a time: its fixtures are set up once.
 # make demo    the main job on scikit-learn's digits, two CPU cores, minutes
 # make check   format, types, imports, fast tests: before each commit
 # make test    check, and the tests with real Ray, FFCV and gloo processes
@@ -15,7 +16,7 @@ lint:
 	.venv/bin/lint-imports
 
 check: lint
-	.venv/bin/python -m pytest -q -m "not slow"
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test: lint
-	.venv/bin/python -m pytest -q
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile
