@@ -1,4 +1,5 @@
-# Tests run in two processes, a file at a time: its fixtures are set up once.
+# Tests run in two processes, a file at a time: its fixtures are set up once. In their
+# own order, since by their number the longest (few, with Ray) would come last.
 # make demo    the main job on scikit-learn's digits, two CPU cores, minutes
 # make check   format, types, imports, fast tests: before each commit
 # make test    check, and the tests with real Ray, FFCV and gloo processes
@@ -16,7 +17,7 @@ lint:
 	.venv/bin/lint-imports
 
 check: lint
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m "not slow"
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test: lint
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder

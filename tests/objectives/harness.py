@@ -87,4 +87,4 @@ def loss_and_gradient(name: str) -> tuple[float, dict[str, Tensor]]:
     strategy.update(terms["loss"])
     # With SGD at rate 1, the step is the gradient that the strategy arrived at.
     gradient = {k: before[k] - p.detach() for k, p in objective.named_parameters()}
-    return float(terms["loss"]), gradient
+    return float(terms["loss"].detach()), gradient
