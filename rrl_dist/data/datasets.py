@@ -11,7 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rrl_dist.core.errors import UserError
-from rrl_dist.data.folder import FolderImages
+from rrl_dist.data.folder import (
+    FolderImages,
+    decode,
+    readable,
+    report_unreadable,
+)
 from rrl_dist.data.sources import SOURCES, Part, Request, Source
 from rrl_dist.data.split import stratified
 
@@ -86,6 +91,9 @@ class DataSource:
         size: side of the square images, in pixels.
         classes: names or places of the classes kept, relabelled 0, 1, ... in this
             order; None keeps all.
+        train_fraction: share of each class of the training part that is used, in
+            (0, 1]: a fixed choice, the smaller within the larger, val images
+            are held out of the whole part and do not change with it.
         val_fraction: share of each class of the training part that is held out for
             validation, in [0, 1). The cut is fixed: it depends neither on the run's
             seed nor on `classes`.
@@ -99,6 +107,7 @@ class DataSource:
     root: str | None
     size: int
     classes: Sequence[str | int] | None
+    train_fraction: float
     val_fraction: float
     download: bool
     mean: Sequence[float]
@@ -130,6 +139,10 @@ class DataSource:
             raise UserError(
                 f"data.val_fraction={self.val_fraction}; set it in [0, 1), such as 0.1"
             )
+        if not 0 < self.train_fraction <= 1:
+            raise UserError(
+                f"data.train_fraction={self.train_fraction}; set it in (0, 1]"
+            )
         if self.on_error not in ("fail", "skip"):
             raise UserError(
                 f"data.on_error={self.on_error}; set it to 'fail' or 'skip'"
@@ -159,8 +172,8 @@ class DataSource:
             held_out = stratified(
                 part.labels, fraction=self.val_fraction, key=(self.name, "val")
             )
-            chosen = held_out if split == "val" else ~held_out
-        kept = self._keep(part, chosen, split)
+            chosen = held_out if split == "val" else ~held_out & self._used(part)
+        kept = self._decoded(self._keep(part, chosen, split))
         if len(kept) == 0:
             raise UserError(
                 f"{kept.name} has no images; change data.val_fraction or data.classes"
@@ -182,9 +195,31 @@ class DataSource:
             root=None if self.root is None else Path(self.root).expanduser(),
             size=self.size,
             download=self.download,
-            memory_limit_mb=self.memory_limit_mb,
-            on_error=self.on_error,
         )
+
+    def _used(self, part: Part) -> NDArray[np.bool_]:
+        """[N] bool: the part's images that `train_fraction` takes."""
+        if self.train_fraction == 1:
+            return np.ones(len(part.labels), dtype=np.bool_)
+        key = (self.name, "train_fraction")
+        return stratified(part.labels, fraction=self.train_fraction, key=key)
+
+    def _decoded(self, kept: ImageSet) -> ImageSet:
+        """Image files read into memory where they fit, without the unreadable."""
+        files, skip = kept.images, self.on_error == "skip"
+        if not isinstance(files, FolderImages):
+            return kept
+        if len(files) * files.size**2 * 3 <= self.memory_limit_mb * 2**20:
+            decoded, good = decode(files)
+            report_unreadable(files, good, skip=skip)
+            whole = replace(kept, images=decoded)
+        elif skip:
+            # Positions are dealt out before images are read: the bad must be known.
+            good, whole = readable(files), kept
+            report_unreadable(files, good, skip=True)
+        else:
+            return kept
+        return whole if good.all() else whole.select(np.flatnonzero(good))
 
     def _places(self, every: tuple[str, ...]) -> list[int]:
         """Places in `every` of the classes kept, in the order given."""

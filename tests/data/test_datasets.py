@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 
 from rrl_dist.core.errors import UserError
 from rrl_dist.data.datasets import DataSource, ImageSet
+from rrl_dist.data.sources import SOURCES
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "data"
 FILES = sorted(CONFIGS.glob("*.yaml"))
@@ -24,10 +25,8 @@ def digits() -> DataSource:
     return configured("digits")
 
 
-def test_every_config_builds_a_source_of_its_own_name():
-    assert FILES
-    for file in FILES:
-        assert configured(file.stem).name == file.stem
+def test_every_config_builds_a_source_and_every_source_has_one():
+    assert {configured(file.stem).name for file in FILES} == set(SOURCES)
 
 
 def test_every_config_passes_the_check_of_its_numbers(tmp_path):
@@ -139,3 +138,18 @@ def test_fingerprint_changes_with_any_content_and_with_nothing_else():
     ]
     prints = {other.fingerprint for other in others} | {base.fingerprint}
     assert len(prints) == len(others) + 1
+
+
+def test_a_train_fraction_is_fixed_nested_and_leaves_val_as_it_is() -> None:
+    def index(fraction: float, split: str) -> set[int]:
+        source = configured("digits", train_fraction=fraction)
+        return set(source.split(split).index.tolist())
+
+    assert index(0.1, "train") < index(0.5, "train") < index(1.0, "train")
+    assert index(0.1, "val") == index(1.0, "val")
+    assert index(0.1, "test") == index(1.0, "test")
+    whole = len(index(1.0, "train"))
+    assert len(index(0.5, "train")) == pytest.approx(whole / 2, rel=0.05)
+    for bad in (0.0, 1.5):
+        with pytest.raises(UserError, match="train_fraction"):
+            configured("digits", train_fraction=bad).check()

@@ -20,6 +20,7 @@ def source(root: Path, **changes: object) -> DataSource:
         root=str(root),
         size=SIZE,
         classes=None,
+        train_fraction=1.0,
         val_fraction=0.25,
         download=False,
         mean=[0.5] * 3,

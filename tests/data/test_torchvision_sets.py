@@ -17,6 +17,7 @@ STL10 = DataSource(
     root="unused",
     size=96,
     classes=None,
+    train_fraction=1.0,
     val_fraction=0.2,
     download=False,
     mean=[0.5] * 3,
