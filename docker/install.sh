@@ -100,7 +100,7 @@ ffcv_failed=.venv/failed-ffcv-$wanted
 
 [ -x .venv/bin/python ] || make_venv
 if [ ! -f "$stamp" ]; then
-    case $mode in dev) install_python_packages '[dev]' ;; *) install_python_packages '' ;; esac
+    case $mode in dev) install_python_packages '[dev]' ;; *) install_python_packages '[deepspeed]' ;; esac
     touch "$stamp"
 fi
 [ -f "$ffcv_stamp" ] || install_ffcv

@@ -25,15 +25,15 @@ from rrl_dist.models.artefact import copy_artefact, load_artefact
 from rrl_dist.training import cluster
 from rrl_dist.training.build import build
 from rrl_dist.training.lineage import ordered
-from rrl_dist.training.rehearsal import rehearse
+from rrl_dist.training.rehearsal import UNTRAINED, rehearse
 from rrl_dist.training.stage import run_length
 from rrl_dist.training.worker import launch
 
 Config = Mapping[str, Any]
 SPLITS = ("pretrain", "train", "val", "test")
 # What a training stage's result depends on, folders of models aside.
-_IDENTIFYING = ("seed", "split", "model", "objective", "views", "optim", "strategy")
-_WITHOUT_EFFECT = ("log_every", "checkpoint_every")
+_IDENTIFYING = ("seed", "split", "model", "objective", "views", "optim")
+_WITHOUT_EFFECT = ("log_every", "checkpoint_every", "micro_batch")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class Experiment:
         self.config, self.folder = config, folder
         self.start_cluster, self.display = start_cluster, display
         self.threads = int(config["cluster"]["threads"])
+        self.workers = int(config["cluster"]["workers"])
         self.loader = str(config["loader"])
         self.stored = "exact"
         self.source: DataSource = build(config["data"])
@@ -113,32 +114,31 @@ class Experiment:
 
     def _check_lengths(self, images: Images) -> None:
         """A batch that does not fit is told of before the first stage, not the last."""
-        workers = int(self.config["cluster"]["workers"])
-        for arm in self.config["arms"].values():
+        key = "arms.{}.train" if "protocol" in self.config else "train"
+        for name, arm in self.config["arms"].items():
             if "train" in arm:
-                run_length(arm["train"], None, images.counts["pretrain"], workers)
+                count, own = images.counts["pretrain"], key.format(name)
+                run_length(arm["train"], None, count, self.workers, key=own)
         if "protocol" in self.config:
-            protocol = self.config["protocol"]["train"]
-            run_length(protocol, None, images.counts["train"], workers)
+            train, count = self.config["protocol"]["train"], images.counts["train"]
+            run_length(train, None, count, self.workers, key="protocol.train")
 
     def _rehearse(self) -> None:
         """What cannot run is told now, not when its turn has come."""
         if "suite" in self.config:
             build_suite(self.config["suite"], self.config["ball"], seed=0)
-        anywhere = Path("not-trained-yet")
         stages = {}
         for arm, own in self.config["arms"].items():
             if "train" in own:
-                taught = own["teacher"] or self.config.get("teacher")
-                teacher = anywhere if taught else None
+                teacher = UNTRAINED if own["teacher"] else self.config.get("teacher")
                 stages[f"pretrain-{arm}"] = pretrain_stage(self.config, arm, teacher)
         # A model from a file is not built from its own description.
         if stages and "protocol" in self.config:
-            stage = probe_stage(self.config, anywhere)
+            stage = probe_stage(self.config, UNTRAINED)
             stages["probe"] = {**stage, "model": self.config["model"], "teacher": None}
+        size, classes = self.source.size, self.source.num_classes
         for name, stage in stages.items():
-            classes, size = self.source.num_classes, self.source.size
-            rehearse(name, stage, size=size, num_classes=classes)
+            rehearse(name, stage, size=size, num_classes=classes, workers=self.workers)
 
     def _write_betons(self, *splits: ImageSet) -> None:
         """Where FFCV is missing and was not insisted on, memory takes over."""
@@ -149,6 +149,7 @@ class Experiment:
                     images,
                     workers=self.threads,
                     progress=self.display.counting(f"writing {images.name}.beton"),
+                    notify=self.display.notify,
                 )
             except UserError as error:
                 if self.loader == "ffcv":
@@ -178,10 +179,8 @@ class Experiment:
         folder = self._folder(name, settings)
         if folder.done:
             return folder.path
-        workers = int(self.config["cluster"]["workers"])
-        length = run_length(
-            stage["train"], stage["probe"], images.counts[split], workers
-        )
+        count = images.counts[split]
+        length = run_length(stage["train"], stage["probe"], count, self.workers)
         stage |= {"identity": folder.identity, "loader": self.loader}
         following = self.display.training(folder.path, length.steps, length.batch_size)
         where = self.cluster
@@ -295,4 +294,6 @@ def _identifying(stage: Config) -> dict[str, Any]:
         for key in ("init", "teacher")
     }
     settings = {key: stage[key] for key in _IDENTIFYING}
+    # The rest of a strategy, as the number of workers, changes last digits only.
+    settings["precision"] = stage["strategy"]["precision"]
     return {"code": __version__, **settings, "train": train, **parents}

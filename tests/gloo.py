@@ -1,9 +1,10 @@
 """Runs a function in W gloo processes; one pool of them serves all tests."""
 
 import multiprocessing
+import sys
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,11 @@ def run_workers(workers: int, function: Callable[..., Any], *args: Any) -> list[
             _pool().submit(_in_group, function, args, rank, workers, meeting)
             for rank in range(workers)
         ]
-        return [future.result(timeout=120) for future in futures]
+        # The one that fails first: the others may wait for it.
+        done, _ = wait(futures, timeout=120, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        return [future.result(timeout=0) for future in futures]
 
 
 def _in_group(
@@ -50,3 +55,18 @@ def _in_group(
         return function(*args)
     finally:
         dist.destroy_process_group()
+        _forget_group()
+
+
+def _forget_group() -> None:
+    """DeepSpeed keeps the group that it saw first, and numbers modules since then."""
+    if "deepspeed" in sys.modules:
+        import deepspeed
+        from deepspeed.runtime.zero.parameter_offload import DeepSpeedZeRoOffload
+        from deepspeed.runtime.zero.partition_parameters import Init
+
+        deepspeed.comm.comm.cdb = None
+        deepspeed.utils.groups._WORLD_GROUP = None
+        Init.param_id = 0
+        numbered = DeepSpeedZeRoOffload._register_deepspeed_module
+        numbered.__defaults__[0][0] = 0

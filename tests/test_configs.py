@@ -214,7 +214,14 @@ def test_probe(name: str) -> None:
     assert 0 <= found["knn_acc"] <= 1
 
 
-TRAIN_KEYS = {"epochs", "max_steps", "batch_size", "log_every", "checkpoint_every"}
+TRAIN_KEYS = {
+    "epochs",
+    "max_steps",
+    "batch_size",
+    "micro_batch",
+    "log_every",
+    "checkpoint_every",
+}
 
 
 @every("train")
@@ -232,12 +239,12 @@ def test_cluster(name: str) -> None:
     config = chosen("cluster", name)["cluster"]
     assert config["workers"] >= 1
     assert config["threads"] >= 1
+    assert config["gpu"] in (True, False, "auto")
     if config["kind"] == "debug":
         with session(config) as found:
             assert found["gpu"] == torch.cuda.is_available()
     else:
         assert config["kind"] in ("local", "auto")
-        assert config["gpu"] in (True, False, "auto")
         assert config["max_failures"] >= 0
 
 

@@ -2,15 +2,21 @@
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from rrl_dist.cli.overrides import check_overrides
 from rrl_dist.core.errors import UserError
+from rrl_dist.core.interrupts import interrupt
+from rrl_dist.training.cluster import session
 from rrl_dist.training.journal import TrainingDivergedError
+from rrl_dist.training.nodes import check_nodes
 
 Command = Callable[[dict[str, Any], str], None]
 
@@ -33,27 +39,43 @@ def run_command(name: str, command: Command) -> None:
     @hydra.main(config_path=str(CONFIGS), config_name=name, version_base="1.3")
     def main(config: DictConfig) -> None:
         try:
-            _check_complete(name, config)
-            plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-            assert isinstance(plain, dict)
-            command(
-                {str(k): v for k, v in plain.items()},
-                OmegaConf.to_yaml(config, resolve=True),
-            )
+            command(*_resolved(name, config))
         except (UserError, TrainingDivergedError) as error:
-            print(f"rrl {name}: {error}", file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            print(f"rrl {name}: stopped; the same command goes on", file=sys.stderr)
-            sys.exit(130)
+            _refuse(name, error)
 
-    signal.signal(signal.SIGTERM, _interrupt)
-    main()
+    # A batch system's polite request to end is answered like Ctrl-C.
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        check_overrides(name, CONFIGS, sys.argv[1:])
+        main()
+    except UserError as error:
+        _refuse(name, error)
+    except KeyboardInterrupt as stopped:
+        told = str(stopped) or "stopped"
+        print(f"rrl {name}: {told}; the same command goes on", file=sys.stderr)
+        sys.exit(130)
 
 
-def _interrupt(number: int, frame: object) -> None:
-    """A polite request to end is answered like Ctrl-C."""
-    raise KeyboardInterrupt
+def _refuse(name: str, error: Exception) -> NoReturn:
+    print(f"rrl {name}: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _resolved(name: str, config: DictConfig) -> tuple[dict[str, Any], str]:
+    """The configuration as a plain dict, and as YAML, without references in it.
+
+    Raises:
+        UserError: a setting has no value, or a `${reference}` leads nowhere.
+    """
+    try:
+        _check_complete(name, config)
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        text = OmegaConf.to_yaml(config, resolve=True)
+    except OmegaConfBaseException as error:
+        told = str(error).split("\n", 1)[0]
+        raise UserError(f"{error.full_key}: {told}; write the value out") from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}, text
 
 
 def _check_complete(name: str, config: DictConfig) -> None:
@@ -65,8 +87,6 @@ def _check_complete(name: str, config: DictConfig) -> None:
     if name == "run" and OmegaConf.is_missing(config, "arms"):
         known = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
         raise UserError(f"choose an experiment: experiment={'|'.join(known)}")
-    if "seed" in config and not isinstance(config["seed"], int):
-        raise UserError(f"seed={config['seed']}; set a whole number")
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
         raise UserError(f"{missing[0]} is not set; give {missing[0]}=VALUE")
@@ -84,3 +104,50 @@ def absolute_folders(config: dict[str, Any]) -> dict[str, Any]:
         absolute = str(Path(root).expanduser().absolute())
         found["data"] = {**config["data"], "root": absolute}
     return found
+
+
+def run_folder(config: Mapping[str, Any]) -> Path:
+    """The folder that `name` has in `storage`.
+
+    Raises:
+        UserError: the name leads out of it.
+    """
+    name = str(config["name"])
+    parts = Path(name).parts
+    if not parts or ".." in parts or Path(name).is_absolute():
+        raise UserError(f"name={name}; give a name alone, and its place by storage=")
+    return Path(config["storage"]) / name
+
+
+def identity(
+    command: str, arms: Mapping[str, Any], data: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What sets an experiment apart from others, its settings aside."""
+    methods = {arm: _method(arms[arm]["objective"]) for arm in sorted(arms)}
+    return {"command": f"rrl {command}", "arms": methods, "data set": data["name"]}
+
+
+def _method(objective: Any) -> str:
+    """Its name; `rrl evaluate` has it from a file that may be a stranger's."""
+    target = objective.get("_target_") if isinstance(objective, Mapping) else objective
+    return str(target).rpartition(".")[2]
+
+
+def starter(
+    stack: ExitStack, cluster: Mapping[str, Any], folder: Path
+) -> Callable[[], Mapping[str, Any]]:
+    """What starts the cluster when a stage needs it, to end with `stack`.
+
+    Args:
+        stack: ends the cluster.
+        cluster: configuration, see `session`.
+        folder: of the run, which all nodes must be able to use.
+    """
+
+    def start() -> Mapping[str, Any]:
+        found = stack.enter_context(session(cluster))
+        if found["kind"] == "auto":
+            check_nodes(folder, gpu=bool(found["gpu"]))
+        return found
+
+    return start

@@ -1,6 +1,7 @@
 """`rrl COMMAND ...`: each command is a Hydra application of its own."""
 
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 from rrl_dist import __version__
@@ -25,10 +26,15 @@ def main() -> None:
         return
     name = arguments[0]
     if name not in COMMANDS:
-        print(f"rrl: no command {name!r}\n\n{_usage()}", file=sys.stderr)
+        near = get_close_matches(name, COMMANDS, n=1) or ["--help"]
+        told = f"there is no command {name}; the nearest is rrl {near[0]}"
+        print(f"rrl: {told}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"rrl {name}", *arguments[1:]]
-    import_module(f"rrl_dist.cli.{name}").main()
+    try:
+        import_module(f"rrl_dist.cli.{name}").main()
+    except KeyboardInterrupt:  # while torch is imported, which takes seconds
+        sys.exit(130)
 
 
 def _usage() -> str:

@@ -1,6 +1,5 @@
 """`--plan`: the stages of an experiment, and what they would take here."""
 
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -11,6 +10,7 @@ from rrl_dist.experiment import Config, pretrain_stage, probe_stage
 from rrl_dist.training.build import build
 from rrl_dist.training.forecast import Forecast, as_text, forecast
 from rrl_dist.training.lineage import ordered
+from rrl_dist.training.rehearsal import UNTRAINED
 from rrl_dist.training.stage import run_length
 
 
@@ -53,13 +53,12 @@ def plan(config: Config) -> Table:
 def _training_stages(config: Config) -> dict[str, dict[str, Any]]:
     stages: dict[str, dict[str, Any]] = {}
     arms = ordered(config["arms"])
-    nowhere = Path("not-trained-yet")
     for arm in arms:
         teacher = config["arms"][arm]["teacher"]
-        known = None if teacher is None else nowhere
+        known = None if teacher is None else UNTRAINED
         stages[f"pretrain-{arm}"] = pretrain_stage(config, arm, known)
     for arm in arms:
-        stage = probe_stage(config, nowhere)
+        stage = probe_stage(config, UNTRAINED)
         stages[f"probe-{arm}"] = {**stage, "model": config["model"]}
     return stages
 

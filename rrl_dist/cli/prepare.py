@@ -29,5 +29,6 @@ def prepare(config: dict[str, Any], config_yaml: str) -> None:
             images,
             workers=int(config["threads"]),
             progress=terminal.counting("written and read back"),
+            notify=terminal.notify,
         )
         terminal.notify(str(path))

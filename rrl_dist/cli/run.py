@@ -2,16 +2,23 @@
 
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-from rrl_dist.cli.app import absolute_folders, run_command
+from hydra.core.hydra_config import HydraConfig
+
+from rrl_dist.cli.app import (
+    absolute_folders,
+    identity,
+    run_command,
+    run_folder,
+    starter,
+)
 from rrl_dist.cli.plan import plan
 from rrl_dist.cli.progress import Terminal
 from rrl_dist.cli.report import show
-from rrl_dist.core.run_directory import describe_run, locked
-from rrl_dist.experiment import Config, Experiment
-from rrl_dist.training.cluster import session
+from rrl_dist.core.run_directory import open_run
+from rrl_dist.experiment import Experiment
+from rrl_dist.training.cluster import check
 
 
 def main() -> None:
@@ -24,17 +31,18 @@ def run(config: dict[str, Any], config_yaml: str) -> None:
     """Run what is missing of an experiment, and print its table."""
     terminal = Terminal()
     config = absolute_folders(config)
-    folder = Path(config["storage"]) / str(config["name"])
+    check(config["cluster"])
+    folder = run_folder(config)
     if config["plan"]:
         terminal.console.print(plan(config))
         return
     with ExitStack() as stack:
-
-        def start() -> Config:
-            return stack.enter_context(session(config["cluster"]))
-
+        start = starter(stack, config["cluster"], folder)
         experiment = Experiment(config, folder, start, terminal)
-        stack.enter_context(locked(folder))
-        describe_run(folder, config_yaml)
+        about = {
+            **identity("run", config["arms"], config["data"]),
+            "experiment": HydraConfig.get().runtime.choices.get("experiment"),
+        }
+        stack.enter_context(open_run(folder, about, config_yaml))
         experiment.run()
     show([folder], folder, terminal)

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,9 +16,80 @@ from typing import Any
 import torch
 
 from rrl_dist.core.errors import UserError
-from rrl_dist.core.storage import read_json, value_hash, write_bytes, write_json
+from rrl_dist.core.storage import (
+    read_json,
+    value_hash,
+    write_bytes,
+    write_json,
+    writing,
+)
 
+_RUN = "run.json"
 _PACKAGES = ("rrl_dist", "torch", "torchvision", "timm", "ray", "ffcv", "numpy")
+
+
+@contextmanager
+def open_run(
+    folder: Path, experiment: Mapping[str, Any], config_yaml: str
+) -> Iterator[None]:
+    """Hold a run's folder, and note in it what run it is.
+
+    Args:
+        folder: the run directory; it need not exist.
+        experiment: what makes this experiment another one than that of a neighbour; its
+            settings may change from start to start.
+        config_yaml: the whole configuration of the attempt that begins.
+
+    Raises:
+        UserError: the folder holds another experiment, or no run; another process holds
+            it; it cannot be written.
+    """
+    _check_own(folder)
+    with locked(folder):
+        _check_same(folder, experiment)
+        write_json(folder / _RUN, {"experiment": dict(experiment)})
+        write_bytes(folder / "config.yaml", config_yaml.encode())
+        write_json(folder / "environment.json", environment())
+        yield
+
+
+def _check_own(folder: Path) -> None:
+    """Nothing is written into a folder of someone's other files."""
+    with writing(folder):
+        names = sorted(os.listdir(folder)) if folder.exists() else []
+    # What an attempt leaves that was killed as it began.
+    left = [n for n in names if n != ".lock" and not n.startswith(f".{_RUN}.")]
+    if left and not {_RUN, "config.yaml"} & set(left):
+        raise UserError(
+            f"{folder} is not the folder of a run: it holds {left[0]}; choose another "
+            "name= or storage="
+        )
+
+
+def _check_same(folder: Path, experiment: Mapping[str, Any]) -> None:
+    """An attempt that ended before its first stage holds no name."""
+    file = folder / _RUN
+    if not file.is_file() or not (folder / "stages").is_dir():
+        return
+    try:
+        before = dict(read_json(file)["experiment"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{file} is damaged; choose another name=, or remove {folder}"
+        ) from None
+    for key, now in experiment.items():
+        then = before.get(key)
+        if then != now:
+            raise UserError(
+                f"{folder} holds another experiment ({key}: {_in_words(then)}; here: "
+                f"{_in_words(now)}); choose another name=, or remove that folder"
+            )
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} ({inner})" for key, inner in value.items())
+    return str(value)
 
 
 @contextmanager
@@ -28,8 +99,10 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -37,12 +110,6 @@ def locked(folder: Path) -> Iterator[None]:
                 f"{folder} is held by a run that is still going; wait, or set name="
             ) from None
         yield
-
-
-def describe_run(folder: Path, config_yaml: str) -> None:
-    """Write `config.yaml` and `environment.json` of the attempt that begins."""
-    write_bytes(folder / "config.yaml", config_yaml.encode())
-    write_json(folder / "environment.json", environment())
 
 
 def environment() -> dict[str, Any]:
@@ -144,13 +211,22 @@ def _meter(file: Path, before: float) -> Iterator[None]:
 
     def tick() -> None:
         while not stop.wait(5.0):
-            write()
+            with suppress(UserError):  # told of where the stage's own files are
+                write()
 
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()
     try:
         yield
-    finally:
-        stop.set()
-        thread.join()
-        write()
+    except BaseException:
+        _end(thread, stop)
+        with suppress(UserError):  # what ended the stage is told of instead
+            write()
+        raise
+    _end(thread, stop)
+    write()
+
+
+def _end(thread: threading.Thread, stop: threading.Event) -> None:
+    stop.set()
+    thread.join()

@@ -1,5 +1,6 @@
 """Files that are complete or absent, never half written."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,48 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rrl_dist.core.errors import UserError
+
+_ROOM = "make room there, and the same command goes on"
+_RIGHT = "give the right to write there, or choose another folder"
+_PLACE = "a file has the name of a folder here; choose another folder"
+_DISK = "see to that disk, and the same command goes on"
+# What a disk answers that takes no more.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What to do about the errors that are not the program's.
+_MEND = {
+    **dict.fromkeys(FULL, _ROOM),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _RIGHT),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), _PLACE),
+    **dict.fromkeys((errno.EIO, errno.ESTALE), _DISK),
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """A disk that does not take what the block writes is told of in one line.
+
+    Raises:
+        UserError: naming `path` and what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        mend = _MEND.get(error.errno or 0)
+        if mend is None or not _concerns(error, path):
+            raise
+        reason = os.strerror(error.errno or 0).lower()
+        raise UserError(f"{path} cannot be written ({reason}); {mend}") from error
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Whether an error is of this file or of its folders, not of one read meanwhile."""
+    if not isinstance(error.filename, str):
+        return True
+    named = Path(error.filename)
+    return path.is_relative_to(named) or named.is_relative_to(path.parent)
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -16,18 +59,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     The content is on the disk before the name appears, and the folder's entry is too
     (so a power cut leaves the old file or the new one). On an error nothing is left.
+
+    Raises:
+        UserError: the disk is full, or must not be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-    try:
-        temporary.touch(exist_ok=False)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
+        try:
+            temporary.touch(exist_ok=False)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,7 +17,8 @@ from typing import IO, Any
 import numpy as np
 
 from rrl_dist.core.errors import UserError
-from rrl_dist.core.storage import atomic_path
+from rrl_dist.core.interrupts import unheard_by_children
+from rrl_dist.core.storage import FULL, atomic_path
 from rrl_dist.data.datasets import ImageSet
 
 MODES = ("raw", "jpg")
@@ -57,12 +58,16 @@ def check_beton(path: Path, image_set: ImageSet) -> None:
     Raises:
         UserError: naming the file, if it is missing, cut short or of another set.
     """
-    mend = "write it again with rrl prepare"
     if not path.is_file():
-        raise UserError(f"no file {path}; {mend}")
-    problem = _damage(path) or _difference(path, image_set)
+        raise UserError(f"no file {path}; write it with rrl prepare")
+    problem = beton_problem(path, image_set)
     if problem is not None:
-        raise UserError(f"{path} {problem}; {mend}")
+        raise UserError(f"{path} {problem}; write it again with rrl prepare")
+
+
+def beton_problem(path: Path, image_set: ImageSet) -> str | None:
+    """Why a file cannot serve as the set's, or None; pixels are not compared."""
+    return _damage(path) or _difference(path, image_set)
 
 
 def _damage(path: Path) -> str | None:
@@ -143,21 +148,21 @@ def _run_in_process(job: tuple[Any, ...], progress: Callable[[int, int], None]) 
     """Run `_write` in a fresh interpreter, which does not import the caller's main."""
     search = [folder for folder in sys.path if folder]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(search)}
-    with (
-        tempfile.TemporaryFile() as noise,
-        subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=noise,
-        ) as process,
-    ):
-        try:
-            finished = _talk(process, job, progress)
-        finally:
-            process.kill()
-            status = process.wait()
+    with tempfile.TemporaryFile() as noise:
+        with unheard_by_children():
+            process = subprocess.Popen(
+                [sys.executable, "-m", __name__],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=noise,
+            )
+        with process:
+            try:
+                finished = _talk(process, job, progress)
+            finally:
+                process.kill()
+                status = process.wait()
         if not finished:
             noise.seek(0)
             lines = noise.read().decode(errors="replace").strip().splitlines()
@@ -180,6 +185,8 @@ def _talk(
         return False
     for line in process.stdout:
         message = json.loads(line)
+        if "disk" in message:  # `atomic_path` says which file
+            raise OSError(message["disk"], os.strerror(message["disk"]))
         if "user_error" in message:
             raise UserError(message["user_error"])
         if "error" in message:
@@ -198,9 +205,11 @@ def _serve() -> None:
         job = pickle.load(sys.stdin.buffer)
         try:
             _write(*job, answer=answer)
-            message: dict[str, str | bool] = {"finished": True}
+            message: dict[str, str | int] = {"finished": True}
         except (UserError, OSError, ImportError) as error:
             message = {"user_error": _line(error)}
+            if isinstance(error, OSError) and error.errno in FULL:
+                message = {"disk": error.errno}
         except Exception as error:
             message = {"error": _line(error)}
         answer.write(json.dumps(message) + "\n")

@@ -131,7 +131,8 @@ class DataSource:
 
         Raises:
             UserError: an unknown name, a missing or empty folder, an unknown class,
-                a number out of range; the message says what to change.
+                a number out of range, a file that is no image; the message says what to
+            change.
         """
         if self.size <= 0:
             raise UserError(f"data.size={self.size}; set it to 1 or more")
@@ -154,6 +155,8 @@ class DataSource:
             )
         if self.num_classes == 0:
             raise UserError("data.classes is empty; name classes, or set it to null")
+        if self.on_error == "fail":
+            self._source.check(self._request)
 
     def split(self, split: str) -> ImageSet:
         """Read one split.

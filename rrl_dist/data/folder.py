@@ -3,11 +3,12 @@
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from rrl_dist.core.errors import UserError
 
@@ -71,17 +72,38 @@ def read_image(path: Path, *, size: int) -> NDArray[np.uint8]:
     """
     try:
         with Image.open(path) as file:
-            image = file.convert("RGB")
+            image = _as_rgb(file)
     except _UNREADABLE as error:
-        raise UserError(
-            f"cannot read the image {path} ({_first_line(error)}); "
-            "replace or remove it, or set data.on_error=skip"
-        ) from error
+        raise _unreadable(path, error) from error
     return _square(image, size)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _unreadable(path: Path, error: BaseException) -> UserError:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        reason = "it is not an image"
+    return UserError(
+        f"cannot read the image {path} ({reason.splitlines()[0]}); "
+        "replace or remove it, or set data.on_error=skip"
+    )
+
+
+def _as_rgb(file: Image.Image) -> Image.Image:
+    """Eight bits a channel; of several pictures in a file the first.
+
+    Raises:
+        ValueError: pixels without a known range.
+    """
+    if file.mode.startswith(("I", "F")):
+        # Pillow's own conversion cuts at 255, which makes sixteen bits all white.
+        pixels = np.asarray(file)
+        if file.mode == "F" or pixels.min() < 0 or pixels.max() >= 1 << 16:
+            raise ValueError("its pixels are neither of 8 nor of 16 bits")
+        return Image.fromarray((pixels >> 8).astype(np.uint8)).convert("RGB")
+    if "transparency" in file.info:
+        # The same colours; straight to RGB, Pillow warns of each such file.
+        return file.convert("RGBA").convert("RGB")
+    return file.convert("RGB")
 
 
 def _square(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -103,11 +125,26 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     layout = "set data.root to a folder with train/CLASS/*.jpg or CLASS/*.jpg"
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; {layout}")
-    entries = (entry for entry in folder.iterdir() if entry.is_dir())
+    entries = (entry for entry in _entries(folder) if entry.is_dir())
     names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
-    if not any(_is_image(path) for name in names for path in (folder / name).iterdir()):
+    if not any(_is_image(path) for name in names for path in _entries(folder / name)):
         raise UserError(f"no CLASS/*.jpg in {folder}; {layout}")
+    for name in names:
+        if not name.isprintable():
+            raise UserError(
+                f"the class folder {name!r} in {folder} has a name that is not "
+                "readable as UTF-8; rename it"
+            )
     return tuple(names)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise UserError(
+            f"cannot list the folder {folder} ({error.strerror}); make it readable"
+        ) from None
 
 
 def _is_image(path: Path) -> bool:
@@ -125,12 +162,41 @@ def list_folder(folder: Path, *, size: int) -> Listing:
     lengths: list[int] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        for path in sorted(filter(_is_image, (folder / name).iterdir())):
+        for path in sorted(filter(_is_image, _entries(folder / name))):
             files.append(f"{name}/{path.name}")
-            lengths.append(path.stat().st_size)
+            lengths.append(_length(path))
             labels.append(label)
     images = FolderImages(folder, tuple(files), tuple(lengths), size)
     return Listing(images, np.array(labels, dtype=np.int64), classes)
+
+
+def _length(path: Path) -> int:
+    """In bytes; 0 of a link to nowhere, which is told of when it is read."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def check_headers(images: FolderImages) -> None:
+    """Open each file without decoding it.
+
+    Raises:
+        UserError: naming the first that is no image.
+    """
+    paths = (images.root / file for file in images.files)
+    with ThreadPoolExecutor() as pool:
+        found = next(filter(None, pool.map(_wrong_header, paths)), None)
+    if found is not None:
+        raise found
+
+
+def _wrong_header(path: Path) -> UserError | None:
+    try:
+        with Image.open(path):
+            return None
+    except _UNREADABLE as error:
+        return _unreadable(path, error)
 
 
 def decode(images: FolderImages) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -178,10 +244,10 @@ def report_unreadable(
         return
     if not skip:
         images[int(bad[0])]
-    first = images.root / images.files[bad[0]]
-    _log.warning(
-        "skipped %d of %d images that cannot be read, the first: %s",
-        len(bad),
-        len(images),
-        first,
-    )
+    _tell_skipped(len(bad), len(images), images.root / images.files[bad[0]])
+
+
+@cache  # a stage reads again what the check before it has read
+def _tell_skipped(bad: int, count: int, first: Path) -> None:
+    told = "skipped %d of %d images that cannot be read, the first: %s"
+    _log.warning(told, bad, count, first)

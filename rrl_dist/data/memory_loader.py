@@ -1,6 +1,7 @@
 """Batches without FFCV: from an array, or decoded by a torch DataLoader."""
 
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from rrl_dist.core.errors import UserError
+from rrl_dist.core.interrupts import unheard_by_children
 from rrl_dist.data.datasets import ImageSet
 from rrl_dist.data.folder import FolderImages
 from rrl_dist.data.loader import RawBatch
@@ -90,10 +92,19 @@ class MemoryLoader:
         n = self._batch_size
         whole = len(positions) // n * n
         self._order.batches = [positions[i : i + n] for i in range(0, whole, n)]
-        for batch in self._loader:
+        for batch in self._started(self._loader):
             if isinstance(batch, UserError):
                 raise batch
             yield batch
+
+    def _started(self, loader: DataLoader[Any]) -> Iterator[Any]:
+        """The loader's iterator, with the decoding processes that it may need."""
+        if loader.num_workers == 0:
+            return iter(loader)
+        # Where it is not running yet, its start would end the block's effect.
+        resource_tracker.ensure_running()
+        with unheard_by_children():
+            return iter(loader)
 
     def close(self) -> None:
         """Stop the decoding processes."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import file_hash, read_json, write_json
-from rrl_dist.data.beton import beton_path, check_beton, write_beton
+from rrl_dist.data.beton import beton_path, beton_problem, write_beton
 from rrl_dist.data.datasets import ImageSet
 from rrl_dist.data.folder import FolderImages
 from rrl_dist.data.loader import FFCV_MEND
@@ -30,6 +30,7 @@ def prepare_beton(
     *,
     workers: int,
     progress: Callable[[int], Callable[[int], None]],
+    notify: Callable[[str], None],
 ) -> Path:
     """Write a set's file unless it is there and holds the set; returns it.
 
@@ -38,15 +39,21 @@ def prepare_beton(
         images: the set.
         workers: threads that decode.
         progress: called with the total, returns what is called with each advance.
+        notify: told in one line about a file that is there and cannot be used.
 
     Raises:
         UserError: FFCV is missing, or the disk refuses the file.
     """
     path = beton_of(folder, images)
-    if _as_written(path, images):
+    if path.is_dir():
+        raise UserError(f"{path} is a folder where a file is wanted; remove it")
+    problem = _problem(path, images) if path.exists() else "is not there"
+    if problem is None:
         return path
     if find_spec("ffcv") is None:
         raise UserError(f"FFCV is not installed; {FFCV_MEND}")
+    if path.exists():
+        notify(f"{path} {problem}; writing it again")
     advance = progress(2 * len(images))
     told = 0
 
@@ -67,12 +74,13 @@ def _seal(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _as_written(path: Path, images: ImageSet) -> bool:
-    """Whether the file is there, whole, and what was once read back and compared."""
-    if not (path.is_file() and _seal(path).is_file()):
-        return False
+def _problem(path: Path, images: ImageSet) -> str | None:
+    """Why the file is not the one that was once read back and compared."""
+    problem = beton_problem(path, images)
+    if problem is not None:
+        return problem
     try:
-        check_beton(path, images)
-        return bool(read_json(_seal(path))["sha256"] == file_hash(path))
-    except (UserError, ValueError, KeyError):
-        return False
+        sealed = read_json(_seal(path))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"has no seal in {_seal(path).name}"
+    return None if sealed == file_hash(path) else "is damaged: its hash has changed"

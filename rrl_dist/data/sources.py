@@ -1,5 +1,6 @@
 """Where each data set's images come from: one small reader a data set."""
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,16 @@ from rrl_dist.data import folder
 from rrl_dist.data.split import stratified
 
 _TEST_FRACTION = 0.2  # of the sets that come without a test split
+# What torchvision raises on files that are missing, damaged or of something else.
+_UNREADABLE = (
+    RuntimeError,
+    OSError,
+    ValueError,
+    EOFError,
+    AssertionError,
+    LookupError,
+    struct.error,
+)
 _DIGITS = tuple(str(digit) for digit in range(10))
 
 
@@ -59,11 +70,13 @@ class Source:
         classes: the names of the classes; finds out whether the files are there, and
             decodes no image files.
         unlabelled: whether there is an unlabelled part.
+        check: finds files that are no images, where each image is a file.
     """
 
     read: Callable[[Request, str], Part]
     classes: Callable[[Request], tuple[str, ...]]
     unlabelled: bool = False
+    check: Callable[[Request], None] = lambda request: None
 
 
 def resize(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -130,9 +143,14 @@ def _open(kind: str, request: Request, arguments: dict[str, Any]) -> Any:
     build = getattr(datasets, kind)
     try:
         return build(root=root, download=request.download, **arguments)
-    except (RuntimeError, OSError) as error:
+    except _UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if not isinstance(error, OSError) and "not found" not in reason:
+            raise UserError(
+                f"{request.name} in {root} is damaged ({reason}); remove it and set "
+                "data.download=true, or set data.root to another folder"
+            ) from error
         if request.download:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"{request.name} could not be downloaded to {root} ({reason}); "
                 "download it elsewhere and set data.root"
@@ -188,6 +206,15 @@ def _read_folder(request: Request, part: str) -> Part:
     return Part(listing.images.select(index), listing.labels[index], index, classes)
 
 
+def _check_folder(request: Request) -> None:
+    root = request.folder()
+    parts = [root]
+    if (root / "train").is_dir():
+        parts = [root / "train", _test_folder(root)]
+    for part in parts:
+        folder.check_headers(folder.list_folder(part, size=request.size).images)
+
+
 _TRAIN_TEST = {"train": {"train": True}, "test": {"train": False}}
 _BY_SPLIT = {"train": {"split": "train"}, "test": {"split": "test"}}
 
@@ -201,5 +228,5 @@ SOURCES: dict[str, Source] = {
     "svhn": _torchvision("SVHN", _DIGITS, **_BY_SPLIT),
     "mnist": _torchvision("MNIST", _DIGITS, **_TRAIN_TEST),
     "fashion_mnist": _torchvision("FashionMNIST", None, **_TRAIN_TEST),
-    "imagefolder": Source(_read_folder, _folder_classes),
+    "imagefolder": Source(_read_folder, _folder_classes, check=_check_folder),
 }

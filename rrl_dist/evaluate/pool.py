@@ -14,7 +14,8 @@ import torch
 from rrl_dist.core.errors import UserError
 from rrl_dist.evaluate.plan import Task
 from rrl_dist.evaluate.robust import Evaluator, Job
-from rrl_dist.training.cluster import thread_variables
+from rrl_dist.training.cluster import worker_variables
+from rrl_dist.training.devices import own_device
 
 Progress = Callable[[int], None]
 
@@ -41,7 +42,7 @@ def run_tasks(
     if not todo:
         return
     if cluster["kind"] == "debug":
-        evaluator = Evaluator(job, folder, _own_device())
+        evaluator = Evaluator(job, folder, own_device(cluster))
         for task in todo:
             evaluator.run(task)
             progress(task.samples)
@@ -49,25 +50,21 @@ def run_tasks(
         _run_on_ray(job, todo, folder, cluster, progress)
 
 
-def _own_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 class RemoteEvaluator:
-    """An `Evaluator` in an actor of its own, which finds its device itself.
+    """An `Evaluator` in an actor of its own.
 
     It is made with the first task: raised while an actor starts, the user's mistake
     would reach the driver as the actor's death.
     """
 
-    def __init__(self, job: Job, folder: str) -> None:
-        self._make = partial(Evaluator, job, Path(folder))
+    def __init__(self, job: Job, folder: str, device: torch.device) -> None:
+        self._make = partial(Evaluator, job, Path(folder), device)
         self._evaluator: Evaluator | None = None
 
     def run(self, task: Task) -> Task:
         """See `Evaluator.run`."""
         if self._evaluator is None:
-            self._evaluator = self._make(_own_device())
+            self._evaluator = self._make()
         return self._evaluator.run(task)
 
 
@@ -76,16 +73,19 @@ def _actors(
 ) -> list[Any]:
     import ray
 
+    gpu = bool(cluster["gpu"])
+    variables = worker_variables(threads=int(job["threads"]), gpu=gpu)
     options = {
         "num_cpus": cluster["cpus_per_worker"],
-        "num_gpus": 1 if cluster["gpu"] else 0,
+        "num_gpus": 1 if gpu else 0,
         # A lost actor comes back on another node and its task is tried again.
         "max_restarts": 3,
         "max_task_retries": 3,
-        "runtime_env": {"env_vars": thread_variables(int(job["threads"]))},
+        "runtime_env": {"env_vars": variables},
     }
     remote = ray.remote(RemoteEvaluator).options(**options)
-    return [remote.remote(dict(job), str(folder)) for _ in range(count)]
+    arguments = (dict(job), str(folder), own_device(cluster))
+    return [remote.remote(*arguments) for _ in range(count)]
 
 
 def _run_on_ray(

@@ -4,6 +4,7 @@ The JSON holds what is needed to build the module again, and the hash of the wei
 model loads strictly or not at all, and nothing is ever unpickled.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rrl_dist.core.storage import file_hash, read_json, value_hash, write_bytes
 from rrl_dist.core.storage import write_json as _write_json
 
 SCHEMA = 1
+_MEND = "give a model that rrl has written"
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,23 @@ def load_artefact(folder: Path) -> Artefact:
     weights, description = folder / "model.safetensors", folder / "model.json"
     for path in (weights, description):
         if not path.is_file():
-            raise UserError(f"no model at {folder}: {path.name} is missing")
+            raise UserError(
+                f"no model at {folder}: {path.name} is missing; give the folder that "
+                "holds model.safetensors and model.json"
+            )
     about = _read_description(description)
-    if file_hash(weights) != about["sha256"]:
-        raise UserError(f"{weights} is damaged: its hash is not the one in model.json")
+    content = weights.read_bytes()
+    if hashlib.sha256(content).hexdigest() != about["sha256"]:
+        raise UserError(
+            f"{weights} is damaged: its hash is not the one in model.json; copy both "
+            "files again, or remove their folder and train it again"
+        )
     try:
-        state = load(weights.read_bytes())
+        state = load(content)
     except SafetensorError as error:
-        raise UserError(f"{weights} is not a safetensors file: {error}") from error
+        raise UserError(
+            f"{weights} is not a safetensors file ({error}); {_MEND}"
+        ) from error
     return Artefact(
         state,
         about["model"],
@@ -97,12 +108,15 @@ def _read_description(path: Path) -> dict[str, Any]:
     try:
         about = dict(read_json(path))
         if about["schema"] != SCHEMA:
-            raise UserError(f"{path} has schema {about['schema']}, not {SCHEMA}")
+            raise UserError(
+                f"{path} has schema {about['schema']}, not {SCHEMA}; use the version "
+                "of rrl that has written it"
+            )
         wrong = [name for name, kind in types.items() if type(about[name]) is not kind]
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} describes no model ({error})") from None
+        raise UserError(f"{path} describes no model ({error}); {_MEND}") from None
     if wrong:
-        raise UserError(f"{path} describes no model ({wrong[0]} is of another type)")
+        raise UserError(f"{path} describes no model (no such {wrong[0]}); {_MEND}")
     return about
 
 
@@ -112,14 +126,33 @@ def copy_artefact(source: Path, target: Path) -> None:
         write_bytes(target / name, (source / name).read_bytes())
 
 
-def load_strictly(module: nn.Module, state: dict[str, Tensor], *, source: str) -> None:
+def load_strictly(
+    module: nn.Module, state: dict[str, Tensor], *, source: str, mend: str
+) -> None:
     """Load every weight and no other.
 
+    Args:
+        source: of the weights, for the message.
+        mend: what to do where they are others, for the message.
+
     Raises:
-        UserError: names or shapes differ; the message names the first ones.
+        UserError: names or shapes differ; the message names the first that does.
     """
-    try:
-        module.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        wrong = " ".join(str(error).split())[:300]
-        raise UserError(f"{source} is of another architecture: {wrong}") from error
+    wanted = module.state_dict()
+    wrong = [
+        f"{name} is {_shape(state.get(name))} there and {_shape(wanted.get(name))} here"
+        for name in sorted(wanted.keys() | state.keys())
+        if _shape(wanted.get(name)) != _shape(state.get(name))
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 1} more differ" if len(wrong) > 1 else ""
+        raise UserError(
+            f"{source} is of another architecture: {wrong[0]}{more}; {mend}"
+        )
+    module.load_state_dict(state, strict=True)
+
+
+def _shape(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return "missing" if value is None else f"a {type(value).__name__}"
+    return "x".join(map(str, value.shape)) or "a number"

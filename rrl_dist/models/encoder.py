@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rrl_dist.core.errors import UserError
+from rrl_dist.models.in_parts import in_parts
 from rrl_dist.models.sync_bn import convert_sync_bn
 
 
@@ -38,7 +39,13 @@ class Encoder(nn.Module):
         backbone: a module with an attribute `num_features`.
         mean, std: per channel, of the pretraining images.
         sync_bn: batch norm over all workers instead of each worker's share.
+
+    Attributes:
+        micro_batch: images whose activations are held at a time, see `in_parts`; None
+            for all.
     """
+
+    micro_batch: int | None = None
 
     def __init__(
         self,
@@ -54,6 +61,11 @@ class Encoder(nn.Module):
         self.num_features = int(cast(int, backbone.num_features))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.micro_batch is None or len(x) <= self.micro_batch:
+            return self._features(x)
+        return in_parts(self._features, x, self.micro_batch)
+
+    def _features(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.backbone(self.normalize(x)))
 
 

@@ -7,9 +7,52 @@ on NCCL would be two codes. This is one, over collectives that carry gradients.
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from rrl_dist.core.collectives import all_mean, world_size
+from rrl_dist.core.collectives import all_mean, all_sum, world_size
+
+
+class _Global(torch.autograd.Function):
+    """Batch norm over all workers: [N, C, ...] -> the same, and mean and variance [C].
+
+    Keeps the input alone for the backward, where autograd's own graph of these
+    operations would keep four tensors of its size.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        wide = x.float()  # sums over a batch lose too much in bf16
+        dims = _all_but_channels(x)
+        # Two passes: E[x^2] - E[x]^2 cancels where the mean is large.
+        mean = all_mean(wide.mean(dims))
+        var = all_mean((wide - _per_channel(mean, x)).square().mean(dims))
+        ctx.save_for_backward(x, weight, mean, torch.rsqrt(var + eps))
+        ctx.mark_non_differentiable(mean, var)
+        y = F.batch_norm(wide, mean, var, weight, bias, training=False, eps=eps)
+        return y.to(x.dtype), mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, rstd = ctx.saved_tensors
+        dims = _all_but_channels(x)
+        wide, dy = x.float(), dy.float()
+        normal = (wide - _per_channel(mean, x)) * _per_channel(rstd, x)
+        d_bias, d_weight = dy.sum(dims), (dy * normal).sum(dims)
+        # A sample's gradient through mean and variance is every worker's business; the
+        # strategy averages the parameters' own.
+        count = x.numel() // x.shape[1] * world_size()
+        shift, slope = all_sum(torch.stack([d_bias, d_weight])) / count
+        dx = dy - _per_channel(shift, x) - normal * _per_channel(slope, x)
+        scale = rstd if weight is None else rstd * weight
+        dx = (dx * _per_channel(scale, x)).to(x.dtype)
+        return (
+            (dx, None, None, None) if weight is None else (dx, d_weight, d_bias, None)
+        )
 
 
 class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -27,17 +70,10 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not self.training or world_size() == 1:
             return super().forward(input)
         self._check_input_dim(input)
-        x = input.float()  # sums over a batch lose too much in bf16
-        dims = [d for d in range(x.dim()) if d != 1]
-        # Two passes: E[x^2] - E[x]^2 cancels where the mean is large.
-        mean = all_mean(x.mean(dims))
-        centered = x - _per_channel(mean, x)
-        var = all_mean(centered.square().mean(dims))
-        self._update_buffers(mean, var, count=x.numel() // x.shape[1] * world_size())
-        y = centered * _per_channel(torch.rsqrt(var + self.eps), x)
-        if self.affine:
-            y = y * _per_channel(self.weight, x) + _per_channel(self.bias, x)
-        return y.to(input.dtype)
+        y, mean, var = _Global.apply(input, self.weight, self.bias, self.eps)
+        count = input.numel() // input.shape[1] * world_size()
+        self._update_buffers(mean, var, count=count)
+        return cast(Tensor, y)
 
     @torch.no_grad()
     def _update_buffers(self, mean: Tensor, var: Tensor, *, count: int) -> None:
@@ -60,6 +96,10 @@ class SyncBatchNormAct(SyncBatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         return cast(Tensor, self.act(self.drop(super().forward(input))))
+
+
+def _all_but_channels(x: Tensor) -> list[int]:
+    return [d for d in range(x.dim()) if d != 1]
 
 
 def _per_channel(v: Tensor, like: Tensor) -> Tensor:

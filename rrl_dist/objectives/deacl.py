@@ -22,6 +22,7 @@ from rrl_dist.attacks.ascent import ascend
 from rrl_dist.attacks.balls import Ball
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import all_mean
+from rrl_dist.core.errors import UserError
 from rrl_dist.core.modes import evaluating, frozen
 from rrl_dist.models.artefact import load_strictly
 from rrl_dist.objectives.objective import Frozen, Objective, report
@@ -59,12 +60,23 @@ class DeACL(Objective):
         seed: int,
     ) -> None:
         super().__init__()
+        theirs, ours = teacher.module.num_features, encoder.num_features
+        if theirs != ours:
+            raise UserError(
+                f"the teacher has {theirs} features and the model {ours}; set model= "
+                "to the teacher's"
+            )
         self.encoder, self.teacher = encoder, teacher
         self.weight, self.ball = weight, ball
         self.steps, self.seed = steps, seed
         self.step_size = relative_step * ball.eps
         if start_from_teacher:
-            load_strictly(encoder, teacher.module.state_dict(), source="the teacher")
+            load_strictly(
+                encoder,
+                teacher.module.state_dict(),
+                source="the teacher",
+                mend="set model= to its, or objective.start_from_teacher=false",
+            )
 
     def inner(self, batch: Batch) -> Batch:
         x = batch.views[0]

@@ -10,6 +10,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch import nn
+from torch.optim import Optimizer
 
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.randomness import torch_stream
@@ -18,6 +19,7 @@ from rrl_dist.models.backbones import SmallCNN, timm_backbone
 from rrl_dist.models.encoder import Classifier, Encoder
 from rrl_dist.models.wide_resnet import WideResNet
 from rrl_dist.objectives.objective import Frozen, Objective
+from rrl_dist.training.optim import parameter_groups
 
 Config = Mapping[str, Any]
 
@@ -102,6 +104,16 @@ def build_objective(
         return cast(Objective, build(config, **offers))
 
 
+def build_optimizer(optim: Config, objective: Objective) -> Optimizer:
+    """The optimizer of what an objective trains; its rate is set at each step."""
+    groups = parameter_groups(
+        objective,
+        weight_decay=float(optim["weight_decay"]),
+        decay_norm_and_bias=bool(optim["decay_norm_and_bias"]),
+    )
+    return cast(Optimizer, build(optim["optimizer"], groups=groups))
+
+
 def load_encoder(folder: Path) -> tuple[Encoder, Artefact]:
     """The encoder of a model on disk; a classifier gives the encoder inside it."""
     artefact = load_artefact(folder)
@@ -114,7 +126,7 @@ def load_encoder(folder: Path) -> tuple[Encoder, Artefact]:
             for name, value in state.items()
             if name.startswith(prefix)
         }
-    load_strictly(encoder, state, source=str(folder))
+    load_strictly(encoder, state, source=_weights(folder), mend=_FOREIGN)
     return encoder, artefact
 
 
@@ -130,14 +142,27 @@ def load_classifier(folder: Path) -> tuple[Classifier, Artefact]:
     encoder = _described(artefact, folder)
     head = nn.Linear(encoder.num_features, len(artefact.classes))
     model = Classifier(encoder, head)
-    load_strictly(model, artefact.state, source=str(folder))
+    load_strictly(model, artefact.state, source=_weights(folder), mend=_FOREIGN)
     return model.eval(), artefact
+
+
+def load_model(folder: Path) -> Artefact:
+    """What is in a folder: an encoder or a classifier, built to see that it can be."""
+    artefact = load_artefact(folder)
+    return (load_classifier if artefact.classes else load_encoder)(folder)[1]
 
 
 def load_teacher(folder: Path) -> Frozen:
     """A frozen encoder."""
     encoder, artefact = load_encoder(folder)
     return Frozen(encoder, sha256=artefact.sha256)
+
+
+_FOREIGN = "model.json beside it describes another; give a model that rrl has written"
+
+
+def _weights(folder: Path) -> str:
+    return str(folder / "model.safetensors")
 
 
 _BACKBONES = {
@@ -162,7 +187,8 @@ def _described(artefact: Artefact, folder: Path) -> Encoder:
         return Encoder(backbone=made(**backbone), **model)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{folder} describes a model that this version cannot build ({error})"
+            f"{folder} describes a model that this version cannot build ({error}); "
+            "give a model that rrl has written"
         ) from None
 
 

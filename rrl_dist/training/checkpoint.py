@@ -5,14 +5,27 @@ or damaged one is found by that, named, and the one before it is used.
 """
 
 import io
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import file_hash, read_json, write_bytes, write_json
 
+_ENTRIES = {"identity", "step", "workers", "objective"}
+# What torch raises on files that are not its own, or hold more than plain values.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+)
 KEPT = 2  # the newest, and the one before it in case the newest is damaged
 
 
@@ -39,19 +52,38 @@ class Checkpoints:
             old.with_suffix(".pt").unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest undamaged state, on the CPU; None if there is none."""
+        """The newest undamaged state, on the CPU; None if there is none.
+
+        Raises:
+            UserError: the file is whole, and not one that `save` has written.
+        """
         for described in self._newest_first():
             path = described.with_suffix(".pt")
             if _whole(path, described):
-                state: dict[str, Any] = torch.load(
-                    path, map_location="cpu", weights_only=True
-                )
-                return state
+                return _read(path)
             self.notify(f"{path} is damaged; going back to the checkpoint before it")
         return None
 
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.json"), reverse=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        missing = _ENTRIES - state.keys()
+    except _UNREADABLE as error:
+        raise _foreign(path, type(error).__name__) from None
+    if missing:
+        raise _foreign(path, f"without {min(missing)}")
+    return state
+
+
+def _foreign(path: Path, found: str) -> UserError:
+    return UserError(
+        f"{path} is not a checkpoint that rrl has written ({found}): nothing in it was "
+        "run; remove it to go on from the checkpoint before it"
+    )
 
 
 def _whole(path: Path, described: Path) -> bool:

@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-
 from rrl_dist.core.errors import UserError
+from rrl_dist.core.interrupts import handlers_kept
+from rrl_dist.training.devices import check_driver, gpus_here, uses_gpus
 
 Cluster = dict[str, Any]
+
+# Workers for each core of one machine, to try there what a cluster will do.
+_CROWD = 4
 
 
 @contextmanager
@@ -19,8 +22,8 @@ def session(config: Mapping[str, Any]) -> Iterator[Cluster]:
     """Start or join what `config` asks for; yields it with what was found out.
 
     Args:
-        config: `kind` (debug, local, auto), `workers`, `threads`, and but for debug
-            `gpu` (true, false or "auto") and `max_failures`.
+        config: `kind` (debug, local, auto), `workers`, `threads`, `gpu` (true, false
+            or "auto"), and but for debug `max_failures`.
 
     Yields:
         the configuration with `gpu` settled and `cpus_per_worker` set.
@@ -31,7 +34,7 @@ def session(config: Mapping[str, Any]) -> Iterator[Cluster]:
     check(config)
     kind, workers = config["kind"], int(config["workers"])
     if kind == "debug":
-        yield {**config, "gpu": torch.cuda.is_available()}
+        yield {**config, "gpu": uses_gpus(config, gpus_here())}
         return
     try:
         import ray
@@ -61,6 +64,22 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError(f"cluster.{name}={value}; set at least 1")
     if kind == "debug" and int(workers) != 1:
         raise UserError(f"cluster=debug has one worker, not {workers}; use local")
+    if kind == "auto":
+        uses_gpus(config, int(workers))  # those of the cluster are not known yet
+    else:
+        _check_machine(config)
+
+
+def _check_machine(config: Mapping[str, Any]) -> None:
+    """Whether this machine has what its workers need."""
+    if config["gpu"] is not False:
+        check_driver()
+    cores, workers = os.cpu_count() or 1, int(config["workers"])
+    if not uses_gpus(config, gpus_here()) and workers > _CROWD * cores:
+        raise UserError(
+            f"cluster.workers={workers}, but this machine has {cores} cores; set "
+            f"cluster.workers={cores}, or to try things out at most {_CROWD * cores}"
+        )
 
 
 def _start(kind: str, workers: int) -> None:
@@ -87,7 +106,9 @@ def _start(kind: str, workers: int) -> None:
     else:
         options["address"] = "auto"
     try:
-        ray.init(**options)
+        # Ray's own answer to SIGTERM would end the process without a word.
+        with handlers_kept():
+            ray.init(**options)
     except ConnectionError:
         raise UserError(
             "cluster=auto found no Ray cluster that lets it in; run inside a Ray job, "
@@ -96,13 +117,8 @@ def _start(kind: str, workers: int) -> None:
 
 
 def _settled(config: Mapping[str, Any], resources: Mapping[str, float]) -> Cluster:
-    workers, gpus = int(config["workers"]), int(resources.get("GPU", 0))
-    gpu = gpus > 0 if config["gpu"] == "auto" else bool(config["gpu"])
-    if gpu and gpus < workers:
-        raise UserError(
-            f"cluster.workers={workers} but there are {gpus} GPUs; set "
-            f"cluster.workers={max(gpus, 1)} or cluster.gpu=false"
-        )
+    workers = int(config["workers"])
+    gpu = uses_gpus(config, int(resources.get("GPU", 0)))
     cpus = int(resources.get("CPU", 0))
     if workers > cpus:
         raise UserError(
@@ -112,9 +128,11 @@ def _settled(config: Mapping[str, Any], resources: Mapping[str, float]) -> Clust
     return {**config, "gpu": gpu, "cpus_per_worker": 1}
 
 
-def thread_variables(threads: int) -> dict[str, str]:
-    """Environment of a worker with so many threads, which spin only briefly.
+def worker_variables(*, threads: int, gpu: bool) -> dict[str, str]:
+    """Environment of a worker: its number of threads, and no GPU if it is to have none.
 
-    Two threads on two busy cores were 18 times slower than one with OpenMP's default.
+    The threads spin briefly: two on two busy cores were 18 times slower than one with
+    OpenMP's default.
     """
-    return {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "10000"}
+    variables = {"OMP_NUM_THREADS": str(threads), "GOMP_SPINCOUNT": "10000"}
+    return variables if gpu else {**variables, "CUDA_VISIBLE_DEVICES": ""}

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from rrl_dist.core.batch import Batch
 from rrl_dist.objectives.objective import Objective
-from rrl_dist.training.build import build
 from rrl_dist.training.checkpoint import KEPT
-from rrl_dist.training.rehearsal import Config, random_batch, untrained
+from rrl_dist.training.micro_batch import hold_in_parts
+from rrl_dist.training.rehearsal import Config, alone, random_batch, untrained
 
 _SAMPLES = 16
 _TIMED = 2
@@ -49,10 +49,8 @@ def forecast(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(int(stage["threads"]))
     objective = untrained(stage, num_classes).to(device).train()
-    strategy = build(
-        {**stage["strategy"], "distributed": False},
-        clip_grad=stage["optim"]["clip_grad"],
-    )
+    hold_in_parts(objective, stage["train"]["micro_batch"])
+    strategy = alone(stage)
     optimizer = torch.optim.SGD(
         [p for p in objective.parameters() if p.requires_grad], lr=0.0
     )

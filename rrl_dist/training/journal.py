@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rrl_dist.core.storage import write_bytes
+from rrl_dist.core.storage import write_bytes, writing
+from rrl_dist.training.board import Board
 
 
 class TrainingDivergedError(Exception):
@@ -34,14 +35,10 @@ class Journal:
         self._steps: list[int] = []
         self._terms: list[dict[str, Tensor]] = []
         self._clock = time.perf_counter()
-        self._board: Any = None
+        self._board: Board | None = None
         if writes:
             self._drop_after(start)
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._board = SummaryWriter(
-                str(folder / "tensorboard"), purge_step=start + 1
-            )
+            self._board = Board(folder / "tensorboard", purge_step=start + 1)
 
     def _drop_after(self, step: int) -> None:
         kept = [r for r in read_metrics(self.path) if r["step"] <= step]
@@ -80,14 +77,17 @@ class Journal:
         self._clock = time.perf_counter()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Append one line, and a TensorBoard scalar for each number in it."""
-        if not self.writes:
+        """Append one line, and a TensorBoard scalar for each number in it.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        if self._board is None:
             return
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(name, value, step)
+        numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
+        self._board.add(step, numbers)
 
     def restart_clock(self) -> None:
         """Leave out of the pace what was not training (probes, checkpoints)."""

@@ -1,6 +1,6 @@
 """The training loop. It knows an objective's three methods and nothing of its kind."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,21 @@ from torch.optim import Optimizer
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import all_mean, any_worker, barrier, rank, world_size
 from rrl_dist.core.errors import UserError
+from rrl_dist.core.interrupts import StoppedError
 from rrl_dist.data.loader import Loader, RawBatch
 from rrl_dist.data.order import worker_positions
 from rrl_dist.data.views import Views
+from rrl_dist.models.artefact import load_strictly
 from rrl_dist.objectives.objective import Objective
 from rrl_dist.training.checkpoint import Checkpoints
 from rrl_dist.training.journal import Journal, TrainingDivergedError
 from rrl_dist.training.optim import set_learning_rate
 from rrl_dist.training.schedule import Schedule
 from rrl_dist.training.strategies import Strategy
+
+# Steps between two looks at whether to stop, where a look costs GPUs a collective and
+# a wait for the step in hand.
+_STOP_ASKED_EVERY = 10
 
 
 @dataclass(frozen=True)
@@ -66,15 +72,22 @@ class Trainer:
     seed: int
     identity: str
 
-    def run(self, first_step: int, after_epoch: Callable[[int], None]) -> None:
+    def run(
+        self,
+        first_step: int,
+        after_epoch: Callable[[int], None],
+        stop: Callable[[], bool],
+    ) -> None:
         """Train from `first_step` to the end.
 
         Args:
             first_step: steps already done, as `restore` returned it.
             after_epoch: called on every worker after each epoch, with its number.
+            stop: asked on rank 0 between steps whether to end before the end.
 
         Raises:
             TrainingDivergedError: naming step and term.
+            StoppedError: on all workers after the same step, which is saved.
         """
         length, step = self.length, first_step
         while step < length.steps:
@@ -86,17 +99,26 @@ class Trainer:
                 self._after(step)
                 if step == length.steps:
                     break
+                if self._asked(stop, step):
+                    self._flush(step)
+                    self.save(step)
+                    raise StoppedError(f"stopped after step {step} of {length.steps}")
             after_epoch(epoch)
-        self._check_weights(step)
+        with self.strategy.gathered():
+            self._check_weights(step, dict(self.objective.named_parameters()))
 
-    def _check_weights(self, step: int) -> None:
+    def _asked(self, stop: Callable[[], bool], step: int) -> bool:
+        """Whether to stop here; the same answer on all workers."""
+        waits = self.device.type == "cuda" and world_size() > 1
+        if waits and step % _STOP_ASKED_EVERY:
+            return False
+        return any_worker(rank() == 0 and stop(), self.device)
+
+    def _check_weights(self, step: int, weights: Mapping[str, Tensor]) -> None:
         """The last update's losses were of before it."""
-        broken = [n for n, p in self.objective.named_parameters() if not _finite(p)]
+        broken = [name for name, value in weights.items() if not _finite(value)]
         if any_worker(bool(broken), self.device):
-            raise TrainingDivergedError(
-                f"step {step}: {(broken or ['a weight'])[0]} is not finite; lower "
-                "optim.lr, set optim.clip_grad, or use strategy.precision=fp32"
-            )
+            raise _diverged(step, f"{(broken or ['a weight'])[0]} is not finite")
 
     def _epoch(self, epoch: int, *, start: int) -> Iterator[RawBatch]:
         positions = worker_positions(
@@ -124,7 +146,10 @@ class Trainer:
             peak=self.peak_lr,
         )
         set_learning_rate(self.optimizer, lr)
-        self.strategy.update(terms["loss"])
+        try:
+            self.strategy.update(terms["loss"])
+        except FloatingPointError as error:
+            raise _diverged(step + 1, str(error)) from None
         self.objective.after_step((step + 1) / self.length.steps)
         return terms
 
@@ -138,41 +163,63 @@ class Trainer:
 
     def _after(self, step: int) -> None:
         length = self.length
-        probing = self.probe is not None and length.due(step, length.probe_every)
+        probing = length.due(step, length.probe_every)
         saving = probing or length.due(step, length.checkpoint_every)
         if saving or length.due(step, length.log_every):
-            lr = self.optimizer.param_groups[0]["lr"]
-            self.journal.flush(epoch=step / length.steps_per_epoch, lr=lr)
-        if probing and self.probe is not None and rank() == 0:
-            self.journal.write(step, self.probe())
+            self._flush(step)
+        if probing and self.probe is not None:
+            found = self.probe()
+            self.journal.write(step, found)
         if saving:
             self.save(step)
         if saving or probing:
             self.journal.restart_clock()
 
+    def _flush(self, step: int) -> None:
+        lr = self.optimizer.param_groups[0]["lr"]
+        self.journal.flush(epoch=step / self.length.steps_per_epoch, lr=lr)
+
     def save(self, step: int) -> None:
         """Write a checkpoint from rank 0; the others wait until it is there."""
-        self._check_weights(step)
+        state = self.strategy.state()
+        self._check_weights(step, state["objective"])
         if rank() == 0:
-            state = {
+            whole = {
                 "identity": self.identity,
                 "step": step,
                 "workers": world_size(),
-                "objective": self.objective.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                **state,
             }
-            self.checkpoints.save(step, state)
+            self.checkpoints.save(step, whole)
         barrier()
 
     def restore(self, state: dict[str, Any] | None) -> int:
-        """Load a checkpoint's state; returns the number of steps done.
+        """Load a checkpoint's state, and hand the parts to the strategy.
+
+        Returns:
+            the number of steps done.
 
         Raises:
-            UserError: the checkpoint is of a run with other settings.
+            UserError: the checkpoint is of a run with other settings, or the strategy
+                cannot work with these parts.
         """
-        if any_worker(state is None, self.device):
-            return 0
-        assert state is not None
+        known = None if any_worker(state is None, self.device) else state
+        step = 0 if known is None else self._checked(known)
+        if known is not None:
+            load_strictly(
+                self.objective,
+                known["objective"],
+                source=f"the checkpoint in {self.checkpoints.folder}",
+                mend="remove that folder to begin the stage again",
+            )
+        # After the weights: a strategy may keep copies of its own.
+        self.strategy.wrap(self.objective, self.optimizer, self.device)
+        if known is not None:
+            self.strategy.load(known)
+        return step
+
+    def _checked(self, state: dict[str, Any]) -> int:
+        """The checkpoint's step, if it is one of this run."""
         step = int(state["step"])
         if float(all_mean(torch.tensor(float(step), device=self.device))) != step:
             raise RuntimeError("workers read different checkpoints; try again")
@@ -186,9 +233,14 @@ class Trainer:
                 f"{self.checkpoints.folder} holds checkpoints of other settings; "
                 "choose another name= or remove that folder"
             )
-        self.objective.load_state_dict(state["objective"], strict=True)
-        self.optimizer.load_state_dict(state["optimizer"])
         return step
+
+
+def _diverged(step: int, what: str) -> TrainingDivergedError:
+    return TrainingDivergedError(
+        f"step {step}: {what}; lower optim.lr, set optim.clip_grad, or use "
+        "strategy.precision=fp32"
+    )
 
 
 def _finite(x: Tensor) -> bool:

@@ -5,6 +5,7 @@ be: all come out here, and not when the stage's turn has come.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,14 +13,26 @@ import torch
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.errors import UserError
 from rrl_dist.objectives.objective import Frozen, Objective
-from rrl_dist.training.build import build, build_encoder, build_objective
-from rrl_dist.training.optim import parameter_groups, set_learning_rate
+from rrl_dist.training.build import (
+    build,
+    build_encoder,
+    build_objective,
+    build_optimizer,
+    load_teacher,
+)
+from rrl_dist.training.micro_batch import hold_in_parts
+from rrl_dist.training.optim import set_learning_rate
+from rrl_dist.training.precision import check_precision
 from rrl_dist.training.schedule import Schedule
+from rrl_dist.training.strategies import TorchStrategy
 
 Config = Mapping[str, Any]
+UNTRAINED = Path("not-trained-yet")  # stands for a teacher that is still to come
 
 
-def rehearse(name: str, stage: Config, *, size: int, num_classes: int) -> None:
+def rehearse(
+    name: str, stage: Config, *, size: int, num_classes: int, workers: int
+) -> None:
     """Build every part of a stage and take one step.
 
     Args:
@@ -27,12 +40,13 @@ def rehearse(name: str, stage: Config, *, size: int, num_classes: int) -> None:
         stage: as for `train_stage`; `model` says what encoder to build.
         size: side of the images, in pixels.
         num_classes: of the data.
+        workers: that will train it.
 
     Raises:
         UserError: the stage could not be trained with these settings.
     """
     try:
-        _step(stage, size, num_classes)
+        _step(stage, size, num_classes, workers)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
@@ -42,21 +56,16 @@ def rehearse(name: str, stage: Config, *, size: int, num_classes: int) -> None:
         ) from error
 
 
-def _step(stage: Config, size: int, num_classes: int) -> None:
+def _step(stage: Config, size: int, num_classes: int, workers: int) -> None:
     device = torch.device("cpu")
     objective = untrained(stage, num_classes).train()
+    hold_in_parts(objective, stage["train"]["micro_batch"])
     optim = stage["optim"]
-    groups = parameter_groups(
-        objective,
-        weight_decay=float(optim["weight_decay"]),
-        decay_norm_and_bias=bool(optim["decay_norm_and_bias"]),
-    )
-    optimizer = build(optim["optimizer"], groups=groups)
+    optimizer = build_optimizer(optim, objective)
     schedule: Schedule = build(optim["schedule"])
     lr = schedule(0.0, epochs=1.0, peak=float(optim["lr"]))
-    strategy = build(
-        {**stage["strategy"], "distributed": False}, clip_grad=optim["clip_grad"]
-    )
+    build(stage["strategy"], clip_grad=optim["clip_grad"]).check(optimizer, workers)
+    strategy = alone(stage)
     strategy.wrap(objective, optimizer, device)
     batch = random_batch(stage, 2, size, num_classes, device)
     with strategy.autocast():
@@ -65,11 +74,28 @@ def _step(stage: Config, size: int, num_classes: int) -> None:
     strategy.update(strategy.forward(batch)["loss"])
 
 
+def alone(stage: Config) -> TorchStrategy:
+    """A strategy of one process that computes as the stage's does."""
+    given = str(stage["strategy"]["precision"])
+    check_precision(given, gpu=True)
+    # fp16 is refused on a CPU, where the driver may be.
+    half = given == "fp16" and not torch.cuda.is_available()
+    precision = "fp32" if half else given
+    clip_grad = stage["optim"]["clip_grad"]
+    return TorchStrategy(distributed=False, precision=precision, clip_grad=clip_grad)
+
+
 def untrained(stage: Config, num_classes: int) -> Objective:
-    """A stage's objective around a fresh encoder, and a fresh teacher if it has one."""
+    """A stage's objective around a fresh encoder, and a fresh teacher if it has one.
+
+    Raises:
+        UserError: its teacher is there already, and cannot be used.
+    """
     encoder = build_encoder(stage["model"], seed=0)
     teacher = None
-    if stage["teacher"] is not None:
+    if stage["teacher"] not in (None, str(UNTRAINED)):
+        teacher = load_teacher(Path(stage["teacher"]))
+    elif stage["teacher"] is not None:
         teacher = Frozen(build_encoder(stage["model"], seed=1), sha256="untrained")
     return build_objective(
         stage["objective"],

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from rrl_dist.core.collectives import barrier, rank, world_size
 from rrl_dist.core.errors import UserError
+from rrl_dist.core.interrupts import never
 from rrl_dist.data.datasets import DataSource, ImageSet
-from rrl_dist.data.loader import open_loader
+from rrl_dist.data.loader import Loader, open_loader
 from rrl_dist.data.order import steps_per_epoch
 from rrl_dist.data.prepare import beton_of, stored_as
 from rrl_dist.models.artefact import save_artefact
@@ -19,14 +21,15 @@ from rrl_dist.training.build import (
     build,
     build_encoder,
     build_objective,
+    build_optimizer,
     load_encoder,
     load_teacher,
 )
 from rrl_dist.training.checkpoint import Checkpoints
 from rrl_dist.training.journal import Journal
 from rrl_dist.training.loop import Length, Trainer
-from rrl_dist.training.optim import parameter_groups
-from rrl_dist.training.probe import Probe
+from rrl_dist.training.micro_batch import hold_in_parts
+from rrl_dist.training.online_probe import open_probe
 
 Config = Mapping[str, Any]
 
@@ -38,6 +41,7 @@ def train_stage(
     device: torch.device,
     after_epoch: Callable[[int], None],
     notify: Callable[[str], None],
+    stop: Callable[[], bool] = never,
 ) -> None:
     """Train, and leave `model.safetensors`, metrics and checkpoints in `folder`.
 
@@ -50,10 +54,12 @@ def train_stage(
         device: of this worker.
         after_epoch: called on all workers after each epoch.
         notify: told single lines.
+        stop: asked between steps whether to end before the end.
 
     Raises:
         UserError: for mistakes in the configuration.
         TrainingDivergedError: naming step and term.
+        StoppedError: having been asked to; the same call goes on.
     """
     torch.set_num_threads(int(stage["threads"]))
     source: DataSource = build(stage["data"])
@@ -61,23 +67,31 @@ def train_stage(
     objective, model, origin = _objective(stage, source, device)
     if objective.needs_labels and int(images.labels.min()) < 0:
         raise UserError(f"{images.name} has images without labels; set split=train")
+    hold_in_parts(objective, stage["train"]["micro_batch"])
     trainer, state = _trainer(stage, folder, source, images, objective, device, notify)
     try:
-        trainer.run(trainer.restore(state), after_epoch)
+        trainer.run(trainer.restore(state), after_epoch, stop)
     finally:
         trainer.loader.close()
         trainer.journal.close()
-    if rank() == 0:
-        kept = objective.trained()
-        classes = source.class_names
-        save_artefact(
-            folder,
-            kept,
-            model=model,
-            classes=classes if isinstance(kept, Classifier) else (),
-            training=_described(stage, objective) | origin,
-        )
+    with trainer.strategy.gathered():
+        if rank() == 0:
+            about = _described(stage, objective) | origin
+            _keep(folder, objective.trained(), model, source.class_names, about)
     barrier()
+    trainer.strategy.close()
+
+
+def _keep(
+    folder: Path,
+    trained: nn.Module,
+    model: dict[str, Any],
+    classes: tuple[str, ...],
+    about: dict[str, Any],
+) -> None:
+    if not isinstance(trained, Classifier):
+        classes = ()
+    save_artefact(folder, trained, model=model, classes=classes, training=about)
 
 
 def _objective(
@@ -118,23 +132,38 @@ def _trainer(
     """The parts of the run, and the state to restore."""
     optim = stage["optim"]
     length = run_length(stage["train"], stage["probe"], len(images), world_size())
-    groups = parameter_groups(
-        objective,
-        weight_decay=float(optim["weight_decay"]),
-        decay_norm_and_bias=bool(optim["decay_norm_and_bias"]),
-    )
-    optimizer = build(optim["optimizer"], groups=groups)
     strategy = build(stage["strategy"], clip_grad=optim["clip_grad"])
-    strategy.wrap(objective, optimizer, device)
     checkpoints = Checkpoints(folder / "checkpoints", notify)
     state = checkpoints.load()
     start = 0 if state is None else int(state["step"])
+    trainer = Trainer(
+        objective=objective,
+        strategy=strategy,
+        optimizer=build_optimizer(optim, objective),
+        schedule=build(optim["schedule"]),
+        peak_lr=peak_lr(optim, length.batch_size),
+        loader=_loader(stage, images, length.batch_size // world_size(), notify),
+        views=build(stage["views"]),
+        length=length,
+        journal=Journal(folder, writes=rank() == 0, start=start),
+        checkpoints=checkpoints,
+        probe=open_probe(stage, source, objective.encoder, strategy, device),
+        device=device,
+        seed=int(stage["seed"]),
+        identity=str(stage["identity"]),
+    )
+    return trainer, state
+
+
+def _loader(
+    stage: Config, images: ImageSet, share: int, notify: Callable[[str], None]
+) -> Loader:
     betons = stage["betons"]
     loader = open_loader(
         kind=stage["loader"],
         images=images,
         beton=None if betons is None else beton_of(Path(betons), images),
-        batch_size=length.batch_size // world_size(),
+        batch_size=share,
         # Raw images are copied faster than any step consumes them; a second thread
         # would take a core from the training.
         workers=int(stage["threads"]) if stored_as(images) == "jpg" else 1,
@@ -143,48 +172,50 @@ def _trainer(
     # FFCV sets torch's thread count for the whole process, and 1 against 2 threads
     # changes losses.
     torch.set_num_threads(int(stage["threads"]))
-    trainer = Trainer(
-        objective=objective,
-        strategy=strategy,
-        optimizer=optimizer,
-        schedule=build(optim["schedule"]),
-        peak_lr=peak_lr(optim, length.batch_size),
-        loader=loader,
-        views=build(stage["views"]),
-        length=length,
-        journal=Journal(folder, writes=rank() == 0, start=start),
-        checkpoints=checkpoints,
-        probe=_probe(stage, source, objective, device),
-        device=device,
-        seed=int(stage["seed"]),
-        identity=str(stage["identity"]),
-    )
-    return trainer, state
+    return loader
 
 
 def run_length(
-    train: Config, probe: Config | None, images: int, workers: int
+    train: Config,
+    probe: Config | None,
+    images: int,
+    workers: int,
+    *,
+    key: str = "train",
 ) -> Length:
     """Steps of a run from its epochs, its batch size and the split's size.
+
+    Args:
+        train: length and batch.
+        probe: of the same stage, or None.
+        images: of its split.
+        workers: that share a batch.
+        key: of `train` in the configuration, for the message.
 
     Raises:
         UserError: the batch does not fit the split or the workers.
     """
     batch_size = int(train["batch_size"])
+    if batch_size > images:
+        fit = images // workers * workers
+        raise UserError(
+            f"{key}.batch_size={batch_size} is more than the {images} training images; "
+            f"set {key}.batch_size={fit} or less"
+        )
     per_epoch = steps_per_epoch(count=images, batch_size=batch_size)
     if batch_size % workers:
         fit = workers * max(1, batch_size // workers)
         raise UserError(
-            f"train.batch_size={batch_size} does not split over {workers} workers; "
-            f"set train.batch_size={fit} or change cluster.workers"
+            f"{key}.batch_size={batch_size} does not split over {workers} workers; "
+            f"set {key}.batch_size={fit} or change cluster.workers"
         )
     steps = round(float(train["epochs"]) * per_epoch)
     if train["max_steps"] is not None:
         steps = min(steps, int(train["max_steps"]))
     if steps < 1:
-        raise UserError("train.epochs and train.max_steps leave no step to train")
+        raise UserError(f"{key}.epochs and {key}.max_steps leave no step to train")
     if int(train["log_every"]) < 1:
-        raise UserError(f"train.log_every={train['log_every']}; set at least 1")
+        raise UserError(f"{key}.log_every={train['log_every']}; set at least 1")
     return Length(
         images=images,
         batch_size=batch_size,
@@ -200,24 +231,6 @@ def peak_lr(optim: Config, batch_size: int) -> float:
     """The highest learning rate: scaled linearly with the batch if `lr_per` is set."""
     per = optim["lr_per"]
     return float(optim["lr"]) * (1.0 if per is None else batch_size / float(per))
-
-
-def _probe(
-    stage: Config, source: DataSource, objective: Objective, device: torch.device
-) -> Callable[[], dict[str, Any]] | None:
-    # Only rank 0 probes; the others need not hold its images.
-    if stage["probe"] is None or not stage["probe"]["every_epochs"] or rank() != 0:
-        return None
-    config = {k: v for k, v in stage["probe"].items() if k != "every_epochs"}
-    attack = build(config.pop("attack"), seed=int(stage["seed"]))
-    probe = Probe(
-        train=source.split("train"),
-        val=source.split("val"),
-        num_classes=source.num_classes,
-        attack=attack,
-        **config,
-    )
-    return lambda: probe(objective.encoder, device)
 
 
 def _described(stage: Config, objective: Objective) -> dict[str, Any]:

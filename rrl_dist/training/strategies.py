@@ -1,11 +1,12 @@
 """How an optimizer step runs: alone, or with gradients averaged over workers.
 
 The loop calls `inner` on the raw objective (an attack through a wrapped module breaks
-silently: DDP rewrites batch norm buffers in its forward), and `forward` through here.
+silently: DDP rewrites batch norm buffers in its forward, ZeRO-3 piles up gradients),
+and `forward` through here.
 """
 
 import warnings
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, cast
 
 import torch
@@ -17,22 +18,40 @@ from torch.optim import Optimizer
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import world_size
 from rrl_dist.core.errors import UserError
-from rrl_dist.models.sync_bn import SyncBatchNorm
 from rrl_dist.objectives.objective import Objective
-
-PRECISIONS = ("fp32", "bf16")
+from rrl_dist.training.buffers import average_buffers
+from rrl_dist.training.precision import LossScale, autocast, check_precision
 
 
 class Strategy(Protocol):
-    """What the loop asks of a strategy."""
+    """What the loop asks of a strategy.
+
+    Attributes:
+        precision: one of `precision.PRECISIONS`.
+        partitions_weights: whether a worker holds a part of the weights only, so that
+            they are whole inside `gathered()` alone.
+    """
+
+    precision: str
+    partitions_weights: bool
+
+    def check(self, optimizer: Optimizer, workers: int) -> None:
+        """Find what cannot work before a worker starts.
+
+        Raises:
+            UserError: naming what to change.
+        """
 
     def wrap(
         self, objective: Objective, optimizer: Optimizer, device: torch.device
     ) -> None:
-        """Take the objective (already on `device`) and its optimizer."""
+        """Take the objective (on `device`, with its weights) and its optimizer."""
+
+    def load(self, state: dict[str, Any]) -> None:
+        """After `wrap`: what `state` returned, but for the weights."""
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The precision in which `inner` and `forward` run."""
+        """The precision in which `inner` runs on the raw objective."""
         ...
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -40,7 +59,32 @@ class Strategy(Protocol):
         ...
 
     def update(self, loss: Tensor) -> None:
-        """Backward, clip, optimizer step, zeroed gradients, equal buffers."""
+        """Backward, clip, optimizer step, zeroed gradients, equal buffers.
+
+        Raises:
+            FloatingPointError: the strategy left the step out, because the gradient
+                was not finite.
+        """
+
+    def gathered(self, *, write: bool = False) -> AbstractContextManager[Any]:
+        """On all workers: inside, the objective's weights are whole.
+
+        Args:
+            write: whether the weights are changed inside, alike on all workers.
+        """
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """On all workers: all that the next step depends on, whole on rank 0.
+
+        "objective" (weights and buffers) and "optimizer" as their own `state_dict`
+        gives them in one process, whatever the strategy and the number of workers;
+        and "loss_scale".
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the objective, which is a plain module again."""
 
 
 class TorchStrategy:
@@ -48,51 +92,73 @@ class TorchStrategy:
 
     Args:
         distributed: average gradients over workers with DDP.
-        precision: "fp32", or "bf16" for autocast (weights stay float32).
+        precision: "fp32"; "bf16" or "fp16" for autocast (weights stay float32).
         clip_grad: largest global L2 norm of the gradient; None for no limit.
     """
+
+    partitions_weights = False
 
     def __init__(
         self, *, distributed: bool, precision: str, clip_grad: float | None
     ) -> None:
-        if precision not in PRECISIONS:
-            raise UserError(
-                f"strategy.precision={precision}; choose {' or '.join(PRECISIONS)}"
-            )
         self.distributed, self.precision = distributed, precision
         self.clip_grad = clip_grad
+        self.loss_scale = LossScale() if precision == "fp16" else None
+
+    def check(self, optimizer: Optimizer, workers: int) -> None:
+        if not self.distributed and workers > 1:
+            raise UserError(
+                f"strategy=single has one worker, not {workers}; use strategy=ddp"
+            )
 
     def wrap(
         self, objective: Objective, optimizer: Optimizer, device: torch.device
     ) -> None:
+        self.check(optimizer, world_size())
+        check_precision(self.precision, gpu=device.type == "cuda")
         self.objective, self.optimizer, self.device = objective, optimizer, device
         self.engine: nn.Module = objective
-        if not self.distributed and world_size() > 1:
-            raise UserError(
-                f"strategy=single has one worker, not {world_size()}; use strategy=ddp"
-            )
         if self.distributed and dist.is_initialized():
             self.engine = _distributed(objective, device)
 
+    def load(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.loss_scale is not None and state["loss_scale"] is not None:
+            self.loss_scale.load(state["loss_scale"])
+
     def autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(
-            self.device.type,
-            dtype=torch.bfloat16,
-            enabled=self.precision == "bf16",
-        )
+        return autocast(self.precision, self.device)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         with self.autocast():
             return cast(dict[str, Tensor], self.engine(batch))
 
     def update(self, loss: Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.clip_grad is not None:
-            nn.utils.clip_grad_norm_(self.objective.parameters(), self.clip_grad)
-        self.optimizer.step()
+        scale = self.loss_scale
+        (loss if scale is None else loss * scale.value).backward()  # type: ignore[no-untyped-call]
+        finite = scale is None or scale.unscale(self.objective.parameters())
+        if scale is not None:
+            scale.note(finite=finite)
+        if finite:
+            if self.clip_grad is not None:
+                nn.utils.clip_grad_norm_(self.objective.parameters(), self.clip_grad)
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.distributed:
             average_buffers(self.objective)
+
+    def gathered(self, *, write: bool = False) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss_scale": None if self.loss_scale is None else self.loss_scale.state(),
+        }
+
+    def close(self) -> None:
+        self.engine = self.objective
 
 
 def _distributed(objective: Objective, device: torch.device) -> nn.Module:
@@ -108,35 +174,3 @@ def _distributed(objective: Objective, device: torch.device) -> nn.Module:
             broadcast_buffers=False,
             find_unused_parameters=True,
         )
-
-
-@torch.no_grad()
-def average_buffers(module: nn.Module) -> None:
-    """Set batch norm's running statistics to their mean over workers, at once.
-
-    Only where they move and are not the same on all workers anyway: averaging a
-    constant may change its last digit.
-
-    Otherwise workers with local batch norm attack different networks, and a resumed
-    run, whose workers all load rank 0's buffers, is not the run that was killed.
-    """
-    if world_size() == 1:
-        return
-    buffers = [
-        buffer
-        for m in module.modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm)
-        and not isinstance(m, SyncBatchNorm)
-        and m.training
-        for buffer in (m.running_mean, m.running_var)
-        if buffer is not None
-    ]
-    if not buffers:
-        return
-    flat = torch.cat([b.reshape(-1) for b in buffers])
-    dist.all_reduce(flat)
-    flat /= world_size()
-    for buffer, part in zip(
-        buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True
-    ):
-        buffer.copy_(part.view_as(buffer))

@@ -1,19 +1,24 @@
 """Where training runs: in this process, or in the workers of Ray Train."""
 
+import math
 import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
 
 from rrl_dist.core.collectives import any_worker, rank, world_size
 from rrl_dist.core.errors import UserError
-from rrl_dist.core.storage import read_json, write_json
-from rrl_dist.training.cluster import thread_variables
+from rrl_dist.core.interrupts import StoppedError, noted
+from rrl_dist.core.storage import read_json, write_json, writing
+from rrl_dist.training.cluster import worker_variables
+from rrl_dist.training.devices import own_device
 from rrl_dist.training.journal import TrainingDivergedError
 from rrl_dist.training.stage import train_stage
 
@@ -21,7 +26,12 @@ Stage = Mapping[str, Any]
 
 NOTES = "notes.txt"
 FAILURE = "failure.json"
-_FINAL = {error.__name__: error for error in (UserError, TrainingDivergedError)}
+_LOOK_SECONDS = 0.3
+STOP = "stop"  # the driver's wish, which rank 0 looks for
+# Errors that another attempt would not mend.
+_FINAL: dict[str, type[BaseException]] = {
+    error.__name__: error for error in (UserError, TrainingDivergedError, StoppedError)
+}
 
 
 def launch(
@@ -41,28 +51,51 @@ def launch(
     Raises:
         UserError: for mistakes in the configuration.
         TrainingDivergedError: naming step and term.
+        StoppedError: after Ctrl-C or SIGTERM, with the step in hand done and saved.
     """
-    if cluster["kind"] == "debug":
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        train_stage(stage, folder, device=device, after_epoch=_nothing, notify=notify)
-    else:
-        _launch_on_ray(stage, folder, cluster)
+    with noted() as asked:
+        if cluster["kind"] == "debug":
+            _launch_here(stage, folder, own_device(cluster), notify, asked)
+        else:
+            _launch_on_ray(stage, folder, cluster, asked)
+        if asked():
+            raise StoppedError("stopped after the last step")
+
+
+def _launch_here(
+    stage: Stage,
+    folder: Path,
+    device: torch.device,
+    notify: Callable[[str], None],
+    asked: Callable[[], bool],
+) -> None:
+    train_stage(
+        stage,
+        folder,
+        device=device,
+        after_epoch=_nothing,
+        notify=notify,
+        stop=asked,
+    )
 
 
 def _nothing(epoch: int) -> None:
     """Under debug nobody waits for a report."""
 
 
-def _launch_on_ray(stage: Stage, folder: Path, cluster: Mapping[str, Any]) -> None:
+def _launch_on_ray(
+    stage: Stage,
+    folder: Path,
+    cluster: Mapping[str, Any],
+    asked: Callable[[], bool],
+) -> None:
     # Ray Train reads these when it is imported; a report waits for the next poll.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     from ray.train import ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig, RunConfig
-    from ray.train.v2.api.exceptions import TrainingFailedError
 
-    gpu = bool(cluster["gpu"])
-    threads = int(cluster["threads"])
+    gpu, threads = bool(cluster["gpu"]), int(cluster["threads"])
     # Typed Any: the trainer's signature still names the class of before V2.
     run_config: Any = RunConfig(
         # A name of its own: Ray would go on from its own records of an earlier
@@ -70,7 +103,7 @@ def _launch_on_ray(stage: Stage, folder: Path, cluster: Mapping[str, Any]) -> No
         name=uuid.uuid4().hex,
         storage_path=str(folder / "ray"),
         failure_config=FailureConfig(max_failures=int(cluster["max_failures"])),
-        worker_runtime_env={"env_vars": thread_variables(threads)},
+        worker_runtime_env={"env_vars": worker_variables(threads=threads, gpu=gpu)},
     )
     trainer = TorchTrainer(
         ray_worker,
@@ -85,18 +118,41 @@ def _launch_on_ray(stage: Stage, folder: Path, cluster: Mapping[str, Any]) -> No
         run_config=run_config,
     )
     failure = folder / FAILURE
-    failure.unlink(missing_ok=True)
-    (folder / NOTES).unlink(missing_ok=True)
-    lost: TrainingFailedError | None = None
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        lost = error
+    for left_over in (failure, folder / NOTES, folder / STOP):
+        left_over.unlink(missing_ok=True)
+    lost = _fit(trainer, folder / STOP, asked)
     if failure.is_file():
         told = read_json(failure)
         raise _FINAL[told["kind"]](told["message"])
     if lost is not None:
         raise _first_cause(lost)
+
+
+def _fit(trainer: Any, stop: Path, asked: Callable[[], bool]) -> BaseException | None:
+    """Train to the end; returns the error of workers that were lost for good.
+
+    In a thread of its own: in the main one Ray puts its own handler of Ctrl-C in the
+    place of ours, and aborts.
+    """
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    ended: Future[None] = Future()
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+            ended.set_result(None)
+        except BaseException as error:
+            ended.set_exception(error)
+
+    Thread(target=fit, daemon=True).start()
+    while wait([ended], timeout=_LOOK_SECONDS).not_done:
+        if asked():
+            stop.touch()
+    error = ended.exception()
+    if error is not None and not isinstance(error, TrainingFailedError):
+        raise error
+    return error
 
 
 def _first_cause(error: BaseException) -> BaseException:
@@ -117,7 +173,8 @@ def ray_worker(config: dict[str, Any]) -> None:
     What another attempt would not mend is written down, and a worker alone ends as if
     all were well: raised, Ray would start it again and again for it. Several raise,
     since one of them may be the only one to know, and the others wait for it in a
-    collective; started again they find what is written and end.
+    collective; started again they find what is written and end. A request to stop all
+    of them know.
     """
     import ray.train
     from ray.train.torch import get_device
@@ -132,12 +189,33 @@ def ray_worker(config: dict[str, Any]) -> None:
             device=get_device(),
             after_epoch=_Reports(ray.train.report),
             notify=partial(_note, folder),
+            stop=_StopFile(folder / STOP),
         )
     except tuple(_FINAL.values()) as error:
         told = {"kind": type(error).__name__, "message": str(error)}
-        write_json(folder / FAILURE, told)
-        if world_size() > 1:
+        try:
+            write_json(folder / FAILURE, told)
+        except UserError:  # on a full disk: then Ray has to carry it
+            raise error from None
+        if world_size() > 1 and not isinstance(error, StoppedError):
             raise
+
+
+class _StopFile:
+    """Whether the file is there, looked for a few times a second at most.
+
+    Steps may be shorter than a look at a file system of the network.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = -math.inf
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self.last < _LOOK_SECONDS:
+            return False
+        self.last = time.monotonic()
+        return self.path.exists()
 
 
 class _Reports:
@@ -161,5 +239,6 @@ class _Reports:
 def _note(folder: Path, line: str) -> None:
     """Rank 0's news, which the driver reads; workers have no terminal."""
     if rank() == 0:
-        with (folder / NOTES).open("a") as file:
+        notes = folder / NOTES
+        with writing(notes), notes.open("a") as file:
             file.write(line + "\n")

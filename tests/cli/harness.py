@@ -25,8 +25,15 @@ TINY = (
 )
 
 
-def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """Start `rrl ARGUMENTS` with everything it keeps under `folder`."""
+def start(
+    folder: Path, *arguments: str, marked: str = "", own_session: bool = False
+) -> "subprocess.Popen[str]":
+    """Start `rrl ARGUMENTS` with everything it keeps under `folder`.
+
+    Args:
+        marked: kept in RRL_MARK, in the environment of every process that comes of it.
+        own_session: apart from this process and its terminal.
+    """
     places = {"storage": "runs", "betons": "betons"}
     if arguments[0] == "prepare":
         del places["storage"]
@@ -40,7 +47,8 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
         stderr=subprocess.STDOUT,
         text=True,
         cwd=Path(__file__).parents[2],
-        env={**os.environ, "COLUMNS": "100"},
+        env={**os.environ, "COLUMNS": "100", "RRL_MARK": marked},
+        start_new_session=own_session,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rrl_dist.core.errors import UserError
-from rrl_dist.core.run_directory import StageFolder, describe_run, locked
+from rrl_dist.core.run_directory import StageFolder, locked, open_run
 from rrl_dist.core.storage import read_json
 
 HOLDER = """
@@ -125,7 +125,8 @@ def test_a_kill_loses_seconds_of_the_time_spent(tmp_path: Path) -> None:
 
 
 def test_a_run_says_what_it_ran_with(tmp_path: Path) -> None:
-    describe_run(tmp_path, "name: demo\n")
+    with open_run(tmp_path, {}, "name: demo\n"):
+        pass
     assert (tmp_path / "config.yaml").read_text() == "name: demo\n"
     about = json.loads((tmp_path / "environment.json").read_text())
     assert about["versions"]["torch"]

@@ -157,3 +157,74 @@ def test_a_class_of_one_image_stays_in_training(tmp_path):
     data = source(tmp_path)
     assert np.bincount(data.split("train").labels).tolist() == [6, 1]
     assert set(data.split("test").labels) == {0}
+
+
+def shaded(mode: str) -> Image.Image:
+    """Four columns of grey from dark to light, in another kind of picture."""
+    grey = np.tile(np.array([0, 80, 160, 255], dtype=np.uint8), (4, 1))
+    image = Image.fromarray(grey)
+    if mode == "I;16":
+        return Image.fromarray(grey.astype(np.uint16) * 257)
+    if mode == "P":
+        image = image.convert("P")
+        image.info["transparency"] = bytes([0, *[255] * 255])
+        return image
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [
+        ("L", "png"),
+        ("LA", "png"),
+        ("RGBA", "png"),
+        ("P", "png"),
+        ("CMYK", "tif"),
+        ("I;16", "png"),
+        ("I;16", "tif"),
+        ("I;16", "pgm"),
+    ],
+)
+def test_every_kind_of_picture_keeps_its_greys(tmp_path, mode, suffix):
+    path = tmp_path / f"x.{suffix}"
+    shaded(mode).save(path)
+    grey = np.array([0, 80, 160, 255])
+    wanted = np.broadcast_to(grey[None, :, None], (4, 4, 3))
+    np.testing.assert_array_equal(read_image(path, size=4), wanted)
+
+
+def test_of_a_moving_picture_the_first_is_taken(tmp_path):
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    assert (read_image(tmp_path / "x.gif", size=4) == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize("limit", [0, 10])
+def test_names_may_be_in_any_script(tmp_path, limit):
+    for name in ("größe", "картина", "日本"):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            picture(i).save(tmp_path / name / f"写真 {i}.png")
+    data = source(tmp_path, memory_limit_mb=limit)
+    data.check()
+    assert data.class_names == ("größe", "картина", "日本")
+    assert len(list(data.split("train").images)) == 18
+
+
+@pytest.mark.parametrize("limit", [0, 10])
+@pytest.mark.parametrize("kind", ["link", "folder", "none"])
+def test_what_is_no_file_of_an_image_is_named_before_training(root, limit, kind):
+    bad = root / "train" / "a" / "01.png"
+    bad.unlink()
+    if kind == "link":
+        bad.symlink_to(root / "nowhere.png")
+    elif kind == "folder":
+        bad.mkdir()
+    else:
+        bad.touch()
+    with pytest.raises(UserError, match=r"train/a/01\.png") as caught:
+        source(root, memory_limit_mb=limit).check()
+    assert "\n" not in str(caught.value)
+    skipping = source(root, memory_limit_mb=limit, on_error="skip")
+    skipping.check()
+    assert len(list(skipping.split("train").images)) == 11

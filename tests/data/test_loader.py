@@ -1,5 +1,7 @@
 import importlib.util
+import multiprocessing
 import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +66,18 @@ def assert_visits(loader, positions, batch_size=4):
 
 
 ORDER = np.random.default_rng(1).permutation(COUNT)
+
+
+@pytest.mark.slow
+def test_processes_that_decode_do_not_hear_ctrl_c(tmp_path):
+    """A terminal sends it to them too; who ends them is the process that trains."""
+    loader = opened(in_folder(tmp_path), workers=1)
+    batches = loader.batches(np.arange(COUNT))
+    next(batches)
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGINT)
+    assert len(list(batches)) == COUNT // 4 - 1
+    loader.close()
 
 
 @pytest.mark.parametrize("lazy", [False, True])

@@ -92,6 +92,19 @@ def test_mnist_is_read_from_its_own_files(tmp_path):
     assert mnist.num_classes == 10
 
 
+@pytest.mark.parametrize("kept", [0, 2, 9, 400, -1])
+@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
+def test_a_damaged_file_is_one_line(tmp_path, kept, kind):
+    images = pixels(20, 0, 28)[..., 0]
+    write_mnist(tmp_path, images, (np.arange(20) % 10).astype(np.uint8))
+    file = tmp_path / "MNIST" / "raw" / f"t10k-{kind}-ubyte"
+    file.write_bytes(file.read_bytes()[: min(kept, file.stat().st_size - 1)])
+    mnist = replace(STL10, name="mnist", root=str(tmp_path), size=28)
+    with pytest.raises(UserError, match=r"mnist in .* is damaged") as caught:
+        mnist.check()
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "stl10", "svhn", "mnist"])
 def test_a_missing_folder_is_one_line_with_both_mends(tmp_path, name):
     missing = replace(STL10, name=name, root=str(tmp_path / "none"))

@@ -19,7 +19,7 @@ from tests.training.stages import composed
 
 Job = dict[str, Any]
 
-DEBUG = {"kind": "debug", "workers": 1, "threads": 1}
+DEBUG = {"kind": "debug", "workers": 1, "threads": 1, "gpu": False}
 LIMIT = 70
 SUITE = (
     "ball.eps=0.03",

@@ -51,7 +51,7 @@ def test_a_model_comes_back_bit_for_bit(tmp_path: Path) -> None:
     other = module()
     for value in other.state_dict().values():
         value.zero_()
-    load_strictly(other, found.state, source="test")
+    load_strictly(other, found.state, source="test", mend="")
     for name, value in original.state_dict().items():
         assert torch.equal(other.state_dict()[name], value), name
         assert other.state_dict()[name].dtype == value.dtype
@@ -173,6 +173,7 @@ def test_weights_load_strictly_or_not_at_all(change: str) -> None:
         "more": lambda: {**module().state_dict(), "extra": torch.zeros(1)},
     }[change]()
     with pytest.raises(UserError, match="FOLDER is of another architecture") as caught:
-        load_strictly(target, state, source="FOLDER")
+        load_strictly(target, state, source="FOLDER", mend="mend it")
+    assert str(caught.value).endswith("; mend it")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400

@@ -1,5 +1,6 @@
 """Small real objectives, the same on any number of workers."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -18,7 +19,7 @@ from rrl_dist.objectives.supervised import Supervised
 from rrl_dist.training.optim import parameter_groups, set_learning_rate, sgd
 from rrl_dist.training.strategies import TorchStrategy
 
-SAMPLES = 16
+SAMPLES = 24
 
 
 def small_encoder(seed: int, *, sync_bn: bool = True) -> Encoder:
@@ -31,18 +32,25 @@ def small_encoder(seed: int, *, sync_bn: bool = True) -> Encoder:
     )
 
 
-def small_objective(name: str, *, sync_bn: bool = True) -> Objective:
-    encoder = small_encoder(1, sync_bn=sync_bn)
+def small_objective(
+    name: str,
+    *,
+    sync_bn: bool = True,
+    encoder: Callable[[int], Encoder] | None = None,
+) -> Objective:
+    """A method; `encoder` makes one from a seed, and is small_encoder if not given."""
+    make = encoder or partial(small_encoder, sync_bn=sync_bn)
+    trained = make(1)
     torch.manual_seed(2)
     if name == "simclr":
         projector = partial(Projector, hidden=16, out=8, layers=2, sync_bn=sync_bn)
-        return SimCLR(encoder=encoder, projector=projector, temperature=0.2)
+        return SimCLR(encoder=trained, projector=projector, temperature=0.2)
     if name == "supervised":
-        return Supervised(encoder=encoder, num_classes=3, train_encoder=True)
+        return Supervised(encoder=trained, num_classes=3, train_encoder=True)
     if name == "deacl":
         return DeACL(
-            encoder=encoder,
-            teacher=Frozen(small_encoder(3), sha256="teacher"),
+            encoder=trained,
+            teacher=Frozen(make(3), sha256="teacher"),
             weight=2.0,
             ball=Linf(8 / 255),
             steps=3,

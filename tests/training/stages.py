@@ -76,9 +76,9 @@ def probing(encoder: Path, *overrides: str) -> Stage:
     return identified(probe_stage(composed(*overrides), encoder))
 
 
-def untrained(folder: Path) -> Path:
+def untrained(folder: Path, *overrides: str) -> Path:
     """An encoder whose features are a random projection of about unit size."""
-    config = composed()
+    config = composed(*overrides)
     model = config["model"]
     encoder = build_encoder(model, seed=0).train()
     for module in encoder.modules():

@@ -1,6 +1,5 @@
 import io
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import file_hash, write_json
 from rrl_dist.training.checkpoint import Checkpoints
 
 
 def state(step: int) -> dict[str, Any]:
-    return {"step": step, "weight": torch.full((50,), float(step)), "none": None}
+    named = {"identity": "x", "workers": 1, "objective": {}}
+    weight = torch.full((50,), float(step))
+    return {"step": step, "weight": weight, "none": None, **named}
 
 
 @pytest.fixture
@@ -147,6 +149,16 @@ def test_nothing_but_tensors_and_plain_values_is_unpickled(
     path.parent.mkdir()
     path.write_bytes(memory.getvalue())
     write_json(path.with_suffix(".json"), {"sha256": file_hash(path), "step": 1})
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(
+        UserError, match="not a checkpoint that rrl has written"
+    ) as told:
         checkpoints.load()
+    assert "\n" not in str(told.value)
     assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("content", [[1], {"step": 1}, "text", None])
+def test_neither_is_a_file_of_something_else(checkpoints, content: Any) -> None:
+    checkpoints.save(1, content)
+    with pytest.raises(UserError, match="not a checkpoint that rrl has written"):
+        checkpoints.load()

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from rrl_dist.training.forecast import as_text, forecast
+from rrl_dist.training.rehearsal import UNTRAINED
 from tests.training.stages import pretraining, train
 
 SHAPE = {"size": 8, "num_classes": 10}
@@ -44,8 +45,8 @@ def test_memory_grows_with_a_workers_share_of_the_batch() -> None:
     assert min(one.hours, two.hours) > 0
 
 
-def test_a_model_that_is_not_there_yet_is_stood_in_for(tmp_path: Path) -> None:
-    stage = pretraining("deacl", teacher=tmp_path / "none")
+def test_a_model_that_is_not_there_yet_is_stood_in_for() -> None:
+    stage = pretraining("deacl", teacher=UNTRAINED)
     found = forecast(stage, steps=10, workers=1, **SHAPE)
     assert found.disk > 0
 

@@ -16,7 +16,7 @@ from tests.training.stages import differences, pretraining, train_workers
 # Ray warns of what it does itself when its trainer is made.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-DEBUG = {"kind": "debug", "workers": 1, "threads": 1}
+DEBUG = {"kind": "debug", "workers": 1, "threads": 1, "gpu": "auto"}
 LOCAL = {"kind": "local", "workers": 2, "threads": 1, "gpu": "auto", "max_failures": 1}
 
 

@@ -3,7 +3,9 @@ import torch
 from torch import nn
 
 from rrl_dist.core.errors import UserError
-from rrl_dist.training.strategies import TorchStrategy, average_buffers
+from rrl_dist.training.buffers import average_buffers
+from rrl_dist.training.precision import check_precision
+from rrl_dist.training.strategies import TorchStrategy
 from tests.gloo import run_workers
 from tests.objectives.harness import OBJECTIVES, own_batch
 from tests.training.workers import (
@@ -15,8 +17,8 @@ from tests.training.workers import (
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(UserError, match=r"precision=fp8; choose fp32 or bf16"):
-        TorchStrategy(distributed=False, precision="fp8", clip_grad=None)
+    with pytest.raises(UserError, match=r"precision=fp8; choose fp32, bf16, fp16"):
+        check_precision("fp8", gpu=True)
 
 
 def step_of(strategy: TorchStrategy, name: str) -> list[torch.Tensor]:

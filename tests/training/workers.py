@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from rrl_dist.core.collectives import rank
 from rrl_dist.models.sync_bn import SyncBatchNorm
+from rrl_dist.training.buffers import average_buffers
 from rrl_dist.training.optim import parameter_groups, set_learning_rate, sgd
-from rrl_dist.training.strategies import TorchStrategy, average_buffers
+from rrl_dist.training.strategies import TorchStrategy
 from tests.objectives.harness import own_batch, small_objective
 
 STEPS = 3

@@ -1,0 +1,300 @@
+"""Settings of the command line, read before Hydra acts on them.
+
+Hydra answers a mistake in several lines and proposes `+key`, which would be taken and
+then ignored. Here each gets one line that names the nearest valid key or option.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
+from itertools import product
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import (
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rrl_dist.cli.values import check_value
+from rrl_dist.core.errors import UserError
+
+# Where keys may be added: names that a person chooses, and what has a default.
+_TAKEN = (("arms", "*"), ("arms", "*", "split"), ("suite", "attacks", "*"))
+_NEAR = 0.6  # of difflib's ratio; below it a proposal is a guess
+
+
+def check_overrides(command: str, configs: Path, arguments: Sequence[str]) -> None:
+    """Compose what the arguments ask for, and drop it again.
+
+    Args:
+        command: the name of its configuration in `configs`.
+        configs: the folder of configurations.
+        arguments: of the command line.
+
+    Raises:
+        UserError: the first mistake.
+    """
+    options = _options(command, arguments)
+    foreign = options.config_path or options.config_dir or options.experimental_rerun
+    if options.help or options.hydra_help or options.shell_completion or foreign:
+        return
+    with initialize_config_dir(str(configs), version_base="1.3"):
+        composer = _Composer(options.config_name or command, configs)
+        for overrides in _jobs(options.overrides, sweeping=options.multirun):
+            composer.check(overrides)
+
+
+def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    try:
+        options, unknown = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error}; see rrl {command} --help") from None
+    if unknown:
+        if "=" in unknown[0]:
+            raise UserError(f"{unknown[0]} comes after an option; write settings first")
+        raise UserError(f"{unknown[0]} is no option; see rrl {command} --help")
+    return options
+
+
+def _jobs(texts: Sequence[str], *, sweeping: bool) -> Iterator[list[Override]]:
+    """The overrides of each job of a `--multirun`; of one job without it."""
+    choices: list[list[str]] = []
+    for override, text in zip(map(_parsed, texts), texts, strict=True):
+        if not override.is_sweep_override():
+            choices.append([text])
+        elif sweeping and override.is_discrete_sweep():
+            key, values = override.get_key_element(), override.sweep_string_iterator()
+            choices.append([f"{key}={value}" for value in values])
+        else:
+            key, _, value = text.partition("=")
+            raise UserError(
+                f"{text} gives several values; add --multirun for a run with each, or "
+                f"write {key}=[{value}] for a list"
+            )
+    for job in product(*choices):
+        yield [_parsed(text) for text in job]
+
+
+def _parsed(text: str) -> Override:
+    key, equals, value = text.partition("=")
+    if equals and not key:
+        raise UserError(f"{text} has no key; settings are given as key=value")
+    try:
+        (override,) = OverridesParser.create().parse_overrides([text])
+    except OverrideParseException:
+        if not equals:
+            raise UserError(f"{text} has no value; give {text}=VALUE") from None
+        if value.startswith("~"):
+            raise UserError(
+                f"{text}: ~ is not expanded here; write the folder out, or "
+                f'{key}="$HOME{value[1:]}"'
+            ) from None
+        raise UserError(
+            f"{text}: this value needs quotes of its own: '{key}=\"{value}\"'"
+        ) from None
+    return override
+
+
+class _Composer:
+    """Holds the overrides of one command against its configuration.
+
+    Args:
+        command: the name of the configuration.
+        configs: the folder of configurations.
+    """
+
+    def __init__(self, command: str, configs: Path) -> None:
+        self.command, self.configs = command, configs
+
+    def check(self, overrides: Sequence[Override]) -> None:
+        """Raises `UserError` for the first mistake."""
+        chosen = [o for o in overrides if self._chooses(o)]
+        for override in chosen:
+            self._check_choice(override)
+        known = self._compose(chosen)
+        for override in overrides:
+            if override not in chosen:
+                self._check_setting(override, known)
+        self._check_arms(self._compose(overrides))
+
+    def _chooses(self, override: Override) -> bool:
+        """Whether it chooses a file of a group, or is Hydra's own."""
+        group = (self.configs / override.key_or_group).is_dir()
+        return override.is_hydra_override() or (
+            group and not isinstance(override.value(), dict)
+        )
+
+    def _check_choice(self, override: Override) -> None:
+        if override.is_hydra_override():
+            return
+        group = override.key_or_group
+        if override.is_delete() or not isinstance(override.value(), str | list):
+            options = "|".join(_files(self.configs / group))
+            raise UserError(f"{override.input_line}: choose {group}={options}")
+
+    def _compose(self, overrides: Sequence[Override]) -> dict[str, Any]:
+        texts = [str(override.input_line) for override in overrides]
+        try:
+            config = compose(self.command, texts, return_hydra_config=True)
+        except MissingConfigException as error:
+            _no_option(error)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            self._translate(error, overrides)
+        plain = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(plain, dict)
+        return {str(key): value for key, value in plain.items()}
+
+    def _translate(self, error: Exception, overrides: Sequence[Override]) -> NoReturn:
+        """Hydra's exception as one line."""
+        message = str(error) or str(error.__cause__)
+        if named := re.search(r"Could not override '([^']+)'", message):
+            others = [o for o in overrides if o.get_key_element() != named[1]]
+            fewer = len(others) < len(overrides)
+            self._unknown(named[1], self._compose(others if fewer else []))
+        if named := re.search(r"An item is already at '([^']+)'", message):
+            raise UserError(f"+{named[1]} is there already; leave out the +") from None
+        if named := re.search(r"Multiple values for ([^.]+)\.", message):
+            raise UserError(f"+{named[1]} is there already; leave out the +") from None
+        if named := re.search(r"delete from config\. '([^']+)' does not", message):
+            self._unknown(named[1], self._compose([]))
+        raise UserError(" ".join(message.split("\n\n")[0].split())) from None
+
+    def _check_setting(self, override: Override, known: Mapping[str, Any]) -> None:
+        if override.package is not None:
+            key = override.get_key_element().lstrip("+~")
+            self._unknown(key, known)
+        for path, value in _leaves(override.key_or_group, override.value()):
+            place, in_constructor = self._find(path, known, override)
+            if override.is_delete():
+                if not in_constructor and not _taken(path.split(".")):
+                    raise UserError(f"~{path}: {path} is needed; leave it in")
+            elif place is not _NEW:
+                check_value(path, value, place, in_constructor=in_constructor)
+
+    def _find(
+        self, path: str, known: Mapping[str, Any], override: Override
+    ) -> tuple[Any, bool]:
+        """What the configuration has at `path` (`_NEW`: nothing, and it may be added),
+        and whether a constructor is going to look at it."""
+        node: Any = known
+        in_constructor = False
+        parts = path.split(".")
+        for depth, part in enumerate(parts):
+            if node is None or (isinstance(node, str) and "${" in node):
+                return _NEW, True
+            if node == "???":
+                self._unset(".".join(parts[:depth]))
+            in_constructor |= isinstance(node, Mapping) and "_target_" in node
+            if isinstance(node, Mapping) and part in node:
+                node = node[part]
+            elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
+                node = node[int(part)]
+            elif override.is_add() or override.is_force_add():
+                if not in_constructor and not _taken(parts[: depth + 1]):
+                    self._unknown(path, known)
+                return _NEW, in_constructor
+            else:
+                self._unknown(path, known)
+        return node, in_constructor
+
+    def _unset(self, key: str) -> NoReturn:
+        if key == "arms":
+            options = ", ".join(_files(self.configs / "experiment"))
+            raise UserError(f"arms come with an experiment; choose one of {options}")
+        raise UserError(f"{key} is not set; give {key}=VALUE")
+
+    def _unknown(self, key: str, known: Mapping[str, Any]) -> NoReturn:
+        keys = [*_paths(known), *known["hydra"]["runtime"]["choices"]]
+        near = nearest(key, [k for k in keys if not k.startswith("hydra")])
+        told = f"rrl {self.command} --help lists all"
+        if near:
+            told = f"the nearest is {' or '.join(near)}"
+        raise UserError(f"there is no setting {key}; {told}") from None
+
+    def _check_arms(self, found: Mapping[str, Any]) -> None:
+        """An arm that was added needs all that the others have."""
+        arms = found.get("arms")
+        for name, arm in arms.items() if isinstance(arms, dict) else ():
+            for key in ("objective", "views", "optim", "train", "teacher"):
+                if not isinstance(arm, dict) or key not in arm:
+                    raise UserError(f"arms.{name}.{key} is not set; every arm needs it")
+
+
+class _New:
+    """The place of a key that may be added."""
+
+
+_NEW = _New()
+
+
+def nearest(wanted: str, known: Sequence[str]) -> list[str]:
+    """Up to three of `known` that are equally near to `wanted`, if any is near.
+
+    A key may be given without what stands before it: `train.epoch` is as near to
+    `protocol.train.epochs` as to `train.epochs`.
+    """
+    length = wanted.count(".") + 1
+
+    def closeness(key: str) -> tuple[float, bool]:
+        tail = ".".join(key.split(".")[-length:])
+        return SequenceMatcher(None, wanted, tail).ratio(), key == tail
+
+    scores = {key: closeness(key) for key in known}
+    best = max(scores.values(), default=(0.0, False))
+    if best[0] < _NEAR:
+        return []
+    return [key for key, score in scores.items() if score == best][:3]
+
+
+def _no_option(error: MissingConfigException) -> NoReturn:
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    options = list(error.options or ())
+    near = nearest(option, options)
+    if near:
+        told = f"the nearest is {' or '.join(near)}"
+    elif options:
+        told = f"choose {'|'.join(sorted(options))}"
+    else:
+        raise UserError(str(error).split("\n", 1)[0]) from None
+    raise UserError(f"there is no {group}={option}; {told}") from None
+
+
+def _taken(parts: Sequence[str]) -> bool:
+    """Whether this key may be added or taken away."""
+    return any(
+        len(parts) == len(taken)
+        and all(t in ("*", part) for t, part in zip(taken, parts, strict=True))
+        for taken in _TAKEN
+    )
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """`evaluate={limit: 3}` is `evaluate.limit=3`."""
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}", inner)
+    else:
+        yield key, value
+
+
+def _paths(node: Any, before: str = "") -> Iterator[str]:
+    """Every key of a configuration, dotted."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if not str(key).startswith("_"):
+            yield f"{before}{key}"
+            yield from _paths(value, f"{before}{key}.")
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))

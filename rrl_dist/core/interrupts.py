@@ -1,0 +1,80 @@
+"""Requests to end a run: Ctrl-C, and the SIGTERM of a batch system."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_REQUESTS = (signal.SIGINT, signal.SIGTERM)
+_HEARD = b"\nstopping after the step in hand; Ctrl-C once more ends at once\n"
+
+
+class StoppedError(KeyboardInterrupt):
+    """A run was asked to end and has: all that it did is in its checkpoint."""
+
+
+def never() -> bool:
+    """What a run asks that nobody can stop."""
+    return False
+
+
+def interrupt(number: int, frame: object) -> None:
+    """A handler of signals that answers them like Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Undo what the block does to the handlers of both requests.
+
+    Only the main thread can set handlers; in another one nothing is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _REQUESTS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def noted() -> Iterator[Callable[[], bool]]:
+    """Note the first request of the block; the second raises KeyboardInterrupt.
+
+    Yields:
+        whether there was one. In a thread other than the main one, always false.
+    """
+    # No threading.Event: set by a handler while its own thread waits for it, it
+    # never returns.
+    heard = False
+
+    def note(number: int, frame: object) -> None:
+        nonlocal heard
+        if heard:
+            raise KeyboardInterrupt
+        heard = True
+        os.write(2, _HEARD)
+
+    with handlers_kept():
+        if threading.current_thread() is threading.main_thread():
+            for number in _REQUESTS:
+                signal.signal(number, note)
+        yield lambda: heard
+
+
+@contextmanager
+def unheard_by_children() -> Iterator[None]:
+    """Processes that the block starts do not hear Ctrl-C.
+
+    A terminal sends it to all of them; who ends them is this process. One that comes
+    while the block runs is heard here when it has ended.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,225 @@
+"""DeepSpeed: optimizer state, gradients and weights cut over the workers (ZeRO).
+
+Rajbhandari et al., arXiv:1910.02054: stage 1 cuts the optimizer's state, stage 2 the
+gradients too, stage 3 the weights too; stage 0 cuts nothing.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from rrl_dist.core.batch import Batch
+from rrl_dist.core.collectives import world_size
+from rrl_dist.core.errors import UserError
+from rrl_dist.objectives.objective import Objective
+from rrl_dist.training.buffers import average_buffers
+from rrl_dist.training.precision import LossScale, autocast, check_precision
+from rrl_dist.training.zero_state import collect, scatter
+
+# They treat each element alone. Others (LARS) take norms of a layer, and would be given
+# a slice through several layers.
+_ELEMENTWISE = (SGD, Adam, AdamW)
+
+
+class DeepSpeedStrategy:
+    """DeepSpeed's engine around the objective.
+
+    The engine is one of float32; autocast runs inside it. DeepSpeed's own bf16 gives
+    batch norm weights of another type than its buffers, which it refuses, and its own
+    autocast sends gradients as bfloat16.
+
+    Args:
+        stage: of ZeRO, 0 to 3.
+        precision: "fp32"; "bf16" or "fp16" for autocast (weights stay float32).
+        options: more keys of DeepSpeed's `zero_optimization`, by their names there.
+        clip_grad: largest global L2 norm of the gradient; None for no limit.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: int,
+        precision: str,
+        options: Mapping[str, Any],
+        clip_grad: float | None,
+    ) -> None:
+        self.stage, self.precision = stage, precision
+        self.options, self.clip_grad = dict(options), clip_grad
+        self.partitions_weights = stage == 3
+        self.loss_scale = LossScale() if precision == "fp16" else None
+
+    def check(self, optimizer: Optimizer, workers: int) -> None:
+        if self.stage not in (0, 1, 2, 3):
+            raise UserError(f"strategy.stage={self.stage}; choose 0, 1, 2 or 3")
+        if self.stage and type(optimizer) not in _ELEMENTWISE:
+            raise UserError(
+                f"{type(optimizer).__name__} takes norms of whole layers, which ZeRO "
+                f"{self.stage} cuts up; use strategy=ddp or deepspeed_zero0, or "
+                "optim=sgd or adamw"
+            )
+        if find_spec("deepspeed") is None:
+            raise UserError(
+                "strategy=deepspeed_* needs DeepSpeed; pip install "
+                "'rrl_dist[deepspeed]', or use strategy=ddp"
+            )
+
+    def wrap(
+        self, objective: Objective, optimizer: Optimizer, device: torch.device
+    ) -> None:
+        self.check(optimizer, world_size())
+        check_precision(self.precision, gpu=device.type == "cuda")
+        self.objective, self.device = objective, device
+        self.groups = [list(group["params"]) for group in optimizer.param_groups]
+        deepspeed = _import_deepspeed()
+        _join(deepspeed, device)
+        inside = _Autocast(objective, self.precision, device)
+        self.engine, *_ = deepspeed.initialize(
+            model=inside, optimizer=optimizer, config=self._config()
+        )
+        self.zero = self.engine.optimizer
+        if self.stage:
+            # Stage 3 takes a step on zeros, which Adam would count.
+            self.zero.optimizer.state.clear()
+
+    def _config(self) -> dict[str, Any]:
+        zero = {
+            "stage": self.stage,
+            # It would replace torch's linear for the whole process.
+            "memory_efficient_linear": False,
+            **self.options,
+        }
+        return {
+            "train_micro_batch_size_per_gpu": 1,  # counted nowhere but in its log
+            "zero_optimization": zero,
+            "zero_allow_untested_optimizer": True,
+            # Stage 0 clips as plain torch does, to the last bit.
+            "gradient_clipping": (self.clip_grad or 0.0) if self.stage else 0.0,
+            "steps_per_print": 2**31,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        if self.stage:
+            scatter(self.zero, self.groups, state["optimizer"])
+        else:
+            self.zero.load_state_dict(state["optimizer"])
+        if self.loss_scale is not None and state["loss_scale"] is not None:
+            self.loss_scale.load(state["loss_scale"])
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return autocast(self.precision, self.device)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return cast(dict[str, Tensor], self.engine(batch))
+
+    def update(self, loss: Tensor) -> None:
+        finite = self._update_sharded(loss) if self.stage else self._update_whole(loss)
+        average_buffers(self.objective)
+        if self.loss_scale is not None:
+            self.loss_scale.note(finite=finite)
+        elif not finite:
+            raise FloatingPointError("the gradient is not finite")
+
+    def _update_sharded(self, loss: Tensor) -> bool:
+        """ZeRO scales and looks for what is not finite over all workers."""
+        if self.loss_scale is not None:
+            self.zero.override_loss_scale(self.loss_scale.value)
+        self.engine.backward(loss)
+        self.engine.step()
+        return not self.zero.overflow
+
+    def _update_whole(self, loss: Tensor) -> bool:
+        scale = self.loss_scale
+        self.engine.backward(loss if scale is None else loss * scale.value)
+        finite = scale is None or scale.unscale(self.objective.parameters())
+        if finite:
+            if self.clip_grad is not None:
+                nn.utils.clip_grad_norm_(self.objective.parameters(), self.clip_grad)
+            self.engine.step()
+        else:
+            self.engine.zero_grad()
+        return finite
+
+    @contextmanager
+    def gathered(self, *, write: bool = False) -> Iterator[None]:
+        """See `Strategy.gathered`."""
+        with self._whole(write):
+            yield
+        if write and self.stage:
+            # The optimizer steps on copies of its own.
+            self.zero.refresh_fp32_params()
+
+    def _whole(self, write: bool) -> AbstractContextManager[Any]:
+        if self.stage < 3:
+            return nullcontext()
+        parameters = list(self.objective.parameters())
+        gathered = _import_deepspeed().zero.GatheredParameters
+        return cast(
+            AbstractContextManager[Any],
+            gathered(parameters, modifier_rank=0 if write else None),
+        )
+
+    def state(self) -> dict[str, Any]:
+        with self.gathered():
+            weights = {
+                name: value.detach().cpu().clone()
+                for name, value in self.objective.state_dict().items()
+            }
+        sharded = collect(self.zero, self.groups) if self.stage else None
+        return {
+            "objective": weights,
+            "optimizer": sharded or self.zero.state_dict(),
+            "loss_scale": None if self.loss_scale is None else self.loss_scale.state(),
+        }
+
+    def close(self) -> None:
+        self.engine.destroy()
+
+
+class _Autocast(nn.Module):
+    """The objective under autocast, inside the engine's own forward."""
+
+    def __init__(
+        self, objective: Objective, precision: str, device: torch.device
+    ) -> None:
+        super().__init__()
+        self.objective, self.precision, self.device = objective, precision, device
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        with autocast(self.precision, self.device):
+            return cast(dict[str, Tensor], self.objective(batch))
+
+
+def _import_deepspeed() -> Any:
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+    import deepspeed.ops
+
+    # Its warnings are of optimizers and names that this file knows of.
+    deepspeed.utils.logger.setLevel("ERROR")
+    # torch 2.14 renames collectives that DeepSpeed calls at each step.
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module=r"torch\.distributed\."
+    )
+    # It would be compiled at the first start, for minutes, to reduce on one machine.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def _join(deepspeed: Any, device: torch.device) -> None:
+    """Have DeepSpeed use the process group that is there, or one of this process."""
+    if not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        store = dist.HashStore()  # type: ignore[attr-defined]  # it is documented
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    # The device that the engine takes.
+    os.environ["LOCAL_RANK"] = str(device.index or 0)
+    deepspeed.init_distributed(dist_backend=dist.get_backend())

@@ -1,0 +1,129 @@
+"""The optimizer's state under ZeRO, by parameter, as one process would have it.
+
+DeepSpeed's own checkpoints cannot serve: reading them unpickles, they are bound to the
+number of workers and the stage, and their conversion ("universal") knows the moments of
+Adam only and drops SGD's momentum. Here a parameter's part of the state is found in the
+flat tensors that the base optimizer steps on. The names with an underscore are those of
+DeepSpeed 0.19; tests compare with plain torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from rrl_dist.core.collectives import world_size
+
+Groups = Sequence[Sequence[nn.Parameter]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where this worker keeps its part of a parameter.
+
+    Attributes:
+        flat: the tensor that the base optimizer steps on.
+        start: of the part in `flat`, in elements.
+        offset: of the part in the flattened parameter.
+        count: elements of the part; 0 where this worker has none.
+    """
+
+    flat: Tensor
+    start: int
+    offset: int
+    count: int
+
+
+def _piece(zero: Any, group: int, parameter: nn.Parameter) -> Piece:
+    if hasattr(parameter, "ds_id"):  # stage 3: each parameter is cut over the workers
+        place, start, size = zero.grad_position[zero.get_param_id(parameter)]
+        offset = zero._get_param_partition_rank(parameter) * size
+        count = max(0, min(size, _shape(parameter).numel() - offset))  # then padding
+        return Piece(zero.fp32_partitioned_groups_flat[place], start, offset, count)
+    flat = zero.single_partition_of_fp32_groups[group]
+    mapped = parameter._hp_mapping  # type: ignore[attr-defined]
+    if mapped is None:
+        return Piece(flat, 0, 0, 0)
+    here, there = mapped.hp_fragment_address, mapped.lp_fragment_address
+    return Piece(flat, here.start, there.start, here.numel)
+
+
+def _shape(parameter: nn.Parameter) -> torch.Size:
+    return getattr(parameter, "ds_shape", parameter.shape)
+
+
+def collect(zero: Any, groups: Groups) -> dict[str, Any]:
+    """The state dict that the base optimizer would have alone; called on all workers.
+
+    Args:
+        zero: DeepSpeed's optimizer of stage 1, 2 or 3.
+        groups: the parameters of each group, in the optimizer's order.
+    """
+    base, states, described, number = zero.optimizer, {}, [], 0
+    for place, (group, parameters) in enumerate(
+        zip(base.param_groups, groups, strict=True)
+    ):
+        for at, parameter in enumerate(parameters):
+            state = _collected(base, _piece(zero, place, parameter), _shape(parameter))
+            if state:
+                states[number + at] = state
+        numbers = list(range(number, number + len(parameters)))
+        options = {k: v for k, v in group.items() if k != "params"}
+        described.append({**options, "params": numbers})
+        number += len(parameters)
+    return {"state": states, "param_groups": described}
+
+
+def _collected(base: Any, piece: Piece, shape: torch.Size) -> dict[str, Any]:
+    whole: dict[str, Any] = {}
+    for key, value in base.state.get(piece.flat, {}).items():
+        if not _is_flat(value, piece):
+            whole[key] = value  # a step count, the same everywhere
+            continue
+        full = torch.zeros(shape.numel(), dtype=value.dtype, device=value.device)
+        own = value.narrow(0, piece.start, piece.count)
+        full.narrow(0, piece.offset, piece.count).copy_(own)
+        if world_size() > 1:
+            dist.all_reduce(full)
+        whole[key] = full.view(shape)
+    return whole
+
+
+def scatter(zero: Any, groups: Groups, state: dict[str, Any]) -> None:
+    """Give this worker its parts of what `collect` returned, of any number of workers.
+
+    Args:
+        zero, groups: as for `collect`.
+        state: an optimizer's state dict of one process.
+    """
+    base, number = zero.optimizer, 0
+    base.state.clear()
+    for place, parameters in enumerate(groups):
+        options = state["param_groups"][place]
+        base.param_groups[place].update(
+            {k: v for k, v in options.items() if k != "params"}
+        )
+        for parameter in parameters:
+            piece = _piece(zero, place, parameter)
+            for key, value in state["state"].get(number, {}).items():
+                _place(base.state[piece.flat], key, value, piece, _shape(parameter))
+            number += 1
+
+
+def _place(
+    kept: dict[str, Any], key: str, value: Any, piece: Piece, shape: torch.Size
+) -> None:
+    if not isinstance(value, Tensor) or value.shape != shape:
+        kept[key] = value.clone() if isinstance(value, Tensor) else value
+        return
+    if key not in kept:
+        kept[key] = torch.zeros_like(piece.flat)
+    part = value.reshape(-1).narrow(0, piece.offset, piece.count)
+    kept[key].narrow(0, piece.start, piece.count).copy_(part)
+
+
+def _is_flat(value: Any, piece: Piece) -> bool:
+    return isinstance(value, Tensor) and value.shape == piece.flat.shape

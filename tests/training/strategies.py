@@ -1,0 +1,201 @@
+"""Every strategy around a small objective, and what a worker of its tests does."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from rrl_dist.core.batch import Batch
+from rrl_dist.core.collectives import any_worker, rank
+from rrl_dist.models.encoder import Encoder
+from rrl_dist.training.optim import adamw, parameter_groups, set_learning_rate, sgd
+from rrl_dist.training.strategies import Strategy, TorchStrategy
+from rrl_dist.training.zero import DeepSpeedStrategy
+from tests.objectives.harness import own_batch, small_objective
+
+CPU = torch.device("cpu")
+ZERO = ("zero0", "zero1", "zero2", "zero3")
+DISTRIBUTED = ("ddp", *ZERO)
+EVERY = ("single", *DISTRIBUTED)
+# At its default ZeRO-3 leaves weights of fewer elements whole, all of a small network.
+OPTIONS = {"stage3_param_persistence_threshold": 0, "reduce_bucket_size": 10**6}
+
+
+def made(
+    kind: str, *, precision: str = "fp32", clip_grad: float | None = None
+) -> Strategy:
+    """One of `EVERY`, not wrapped."""
+    if kind.startswith("zero"):
+        return DeepSpeedStrategy(
+            stage=int(kind[-1]),
+            precision=precision,
+            options=OPTIONS,
+            clip_grad=clip_grad,
+        )
+    return TorchStrategy(
+        distributed=kind == "ddp", precision=precision, clip_grad=clip_grad
+    )
+
+
+class Run:
+    """Some steps of one objective under one strategy, on this worker's share.
+
+    Args:
+        name: of a small objective.
+        kind: of `EVERY`.
+        optimizer: "sgd" (with momentum), "plain" (without), or "adamw".
+        state: to go on from.
+        options: `lr`, `precision`, `clip_grad`, `sync_bn`, `encoder` (from a seed).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        *,
+        optimizer: str = "sgd",
+        state: dict[str, Any] | None = None,
+        lr: float = 0.1,
+        sync_bn: bool = True,
+        encoder: Callable[[int], Encoder] | None = None,
+        **options: Any,
+    ) -> None:
+        self.name = name
+        self.objective = small_objective(name, sync_bn=sync_bn, encoder=encoder)
+        self.objective.train()
+        self.optimizer = _optimizer(optimizer, self.objective)
+        self.strategy = made(kind, **options)
+        if state is not None:
+            self.objective.load_state_dict(state["objective"])
+        self.strategy.wrap(self.objective, self.optimizer, CPU)
+        if state is not None:
+            self.strategy.load(state)
+        set_learning_rate(self.optimizer, lr)
+
+    def step(self, batch: Batch | None = None) -> float:
+        """One optimizer step; the loss before it."""
+        batch = own_batch(self.name) if batch is None else batch
+        with self.strategy.autocast():
+            batch = self.objective.inner(batch)
+        return self.update(batch)
+
+    def update(self, outer: Batch) -> float:
+        """One optimizer step on a batch that `inner` has seen."""
+        terms = self.strategy.forward(outer)
+        self.strategy.update(terms["loss"])
+        return float(terms["loss"].detach())
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies, whole on every worker."""
+        with self.strategy.gathered():
+            state = self.objective.state_dict()
+            return {name: value.detach().clone() for name, value in state.items()}
+
+
+def _optimizer(name: str, objective: torch.nn.Module) -> Optimizer:
+    groups = parameter_groups(objective, weight_decay=1e-3, decay_norm_and_bias=False)
+    if name == "adamw":
+        return adamw(groups, beta1=0.9, beta2=0.99)
+    return sgd(groups, momentum=0.9 if name == "sgd" else 0.0, nesterov=False)
+
+
+def losses(name: str, kind: str, steps: int, options: dict[str, Any]) -> list[float]:
+    """Of so many steps."""
+    run = Run(name, kind, **options)
+    return [run.step() for _ in range(steps)]
+
+
+def state_after(
+    name: str,
+    kind: str,
+    steps: int,
+    state: dict[str, Any] | None,
+    options: dict[str, Any],
+) -> tuple[list[float], dict[str, Any]]:
+    """Losses of some steps from a state, and the state then."""
+    # What comes from another process is shared with it, and optimizers keep it.
+    run = Run(name, kind, state=deepcopy(state), **options)
+    found = [run.step() for _ in range(steps)]
+    return found, run.strategy.state()
+
+
+def gradient_norms(name: str, kind: str, attack: str) -> list[float]:
+    """Global gradient norms of three steps of plain SGD on one fixed outer batch.
+
+    Args:
+        name, kind: as for `Run`.
+        attack: before each step: "none"; "inner", the objective's own; or "engine", one
+            through the wrapped module, which is the mistake.
+    """
+    run = Run(name, kind, optimizer="plain", lr=1e-3)
+    batch = own_batch(name)
+    outer = run.objective.inner(batch)
+    norms = []
+    for _ in range(3):
+        _ATTACKS[attack](run, batch)
+        before = run.weights()
+        run.update(outer)
+        after = run.weights()
+        trained = dict(run.objective.named_parameters())
+        moved = [(before[k] - after[k]) / 1e-3 for k in trained]
+        norms.append(float(torch.cat([m.flatten() for m in moved]).norm()))
+    return norms
+
+
+def _through_the_engine(run: Run, batch: Batch) -> None:
+    engine: Any = run.strategy.engine  # type: ignore[attr-defined]
+    outer = run.objective.inner(batch)
+    views = tuple(v.clone().requires_grad_() for v in outer.views)
+    loss = engine(Batch(views[0], views, outer.labels, outer.index, 0, outer.extras))
+    torch.autograd.grad(loss["loss"], views)
+
+
+_ATTACKS: dict[str, Callable[[Run, Batch], Any]] = {
+    "none": lambda run, batch: None,
+    "inner": lambda run, batch: run.objective.inner(batch),
+    "engine": _through_the_engine,
+}
+
+
+def doubled_weights_after_a_step(kind: str) -> tuple[dict[str, Tensor], ...]:
+    """Weights before, after doubling them by hand, and after a step at rate 0."""
+    run = Run("supervised", kind, optimizer="plain", lr=0.0)
+    before = run.weights()
+    with run.strategy.gathered(write=True), torch.no_grad():
+        for parameter in run.objective.parameters():
+            parameter.mul_(2)
+    doubled = run.weights()
+    run.step()
+    return before, doubled, run.weights()
+
+
+def overflow_on_one_worker(kind: str) -> tuple[bool, float, bool, float]:
+    """Whether a step was left out, and the loss scale then; and the same once more
+    with a finite gradient."""
+    run = Run("supervised", kind, precision="fp32")
+    scale = _forced_scale(run)
+    weight = next(iter(run.objective.parameters()))
+    found = []
+    for poisoned in (True, False):
+        before = run.weights()
+        terms = run.strategy.forward(own_batch("supervised"))
+        if poisoned and rank() == 0:
+            hook = weight.register_hook(lambda gradient: gradient * torch.inf)
+        run.strategy.update(terms["loss"])
+        if poisoned and rank() == 0:
+            hook.remove()
+        after = run.weights()
+        trained = dict(run.objective.named_parameters())
+        same = all(torch.equal(before[k], after[k]) for k in trained)
+        found += [not any_worker(not same, CPU), scale.value]
+    return tuple(found)  # type: ignore[return-value]
+
+
+def _forced_scale(run: Run) -> Any:
+    from rrl_dist.training.precision import LossScale
+
+    run.strategy.loss_scale = LossScale()  # type: ignore[attr-defined]
+    return run.strategy.loss_scale  # type: ignore[attr-defined]

@@ -1,0 +1,167 @@
+"""DeepSpeed computes what plain torch does, in what it holds and what it keeps."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rrl_dist.core.errors import UserError
+from rrl_dist.training.optim import lars, parameter_groups
+from tests.gloo import run_workers
+from tests.objectives.harness import OBJECTIVES, small_objective
+from tests.training.strategies import (
+    DISTRIBUTED,
+    EVERY,
+    ZERO,
+    doubled_weights_after_a_step,
+    gradient_norms,
+    losses,
+    made,
+    overflow_on_one_worker,
+    state_after,
+)
+
+pytestmark = pytest.mark.slow
+
+
+def gap(one: list[float], other: list[float]) -> float:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("kind", DISTRIBUTED)
+def test_one_worker_has_the_losses_of_plain_torch(name: str, kind: str) -> None:
+    options = {"optimizer": "sgd", "lr": 0.05}
+    (found,) = run_workers(1, losses, name, kind, 20, options)
+    (plain,) = run_workers(1, losses, name, "single", 20, options)
+    assert abs(plain[-1] - plain[0]) > 0.05, "nothing is learned"
+    assert gap(found, plain) <= (0 if kind == "ddp" else 1e-5)
+
+
+@pytest.mark.parametrize("kind", DISTRIBUTED)
+def test_gradients_are_clipped_alike(kind: str) -> None:
+    options = {"optimizer": "sgd", "lr": 0.05, "clip_grad": 0.2}
+    (plain,) = run_workers(1, losses, "supervised", "single", 10, options)
+    (free,) = run_workers(1, losses, "supervised", "single", 10, {"lr": 0.05})
+    assert gap(plain, free) > 1e-3, "nothing is clipped"
+    for workers in (1, 2):
+        found = run_workers(workers, losses, "supervised", kind, 10, options)[0]
+        assert gap(found, plain) <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ZERO)
+def test_adam_counts_its_steps_as_in_plain_torch(kind: str) -> None:
+    options = {"optimizer": "adamw", "lr": 1e-3}
+    (found,) = run_workers(1, losses, "supervised", kind, 5, options)
+    (plain,) = run_workers(1, losses, "supervised", "single", 5, options)
+    assert gap(found, plain) <= 1e-5
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("kind", EVERY)
+def test_the_inner_maximization_leaves_the_gradient(name: str, kind: str) -> None:
+    workers = 1 if kind == "single" else 2
+    without = run_workers(workers, gradient_norms, name, kind, "none")[0]
+    assert run_workers(workers, gradient_norms, name, kind, "inner")[0] == without
+    assert min(without) > 1e-3
+
+
+def test_an_attack_through_zero_3_would_be_noticed() -> None:
+    without = run_workers(2, gradient_norms, "supervised", "zero3", "none")[0]
+    through = run_workers(2, gradient_norms, "supervised", "zero3", "engine")[0]
+    assert through[-1] > 1.5 * without[-1], "the trap is gone; so may its guard"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", DISTRIBUTED)
+def test_a_checkpoint_goes_on_to_the_last_bit(kind: str, optimizer: str) -> None:
+    options = {"optimizer": optimizer, "lr": 1e-2}
+    whole = run_workers(2, state_after, "deacl", kind, 4, None, options)[0]
+    half = run_workers(2, state_after, "deacl", kind, 2, None, options)[0]
+    rest = run_workers(2, state_after, "deacl", kind, 2, half[1], options)[0]
+    assert half[0] + rest[0] == whole[0]
+    same(rest[1], whole[1], tolerance=0)
+
+
+@pytest.mark.parametrize(
+    ("before", "workers", "after", "then"),
+    [
+        ("zero1", 2, "zero1", 1),
+        ("zero2", 2, "zero2", 3),
+        ("zero3", 2, "zero3", 1),
+        ("zero3", 3, "zero1", 2),
+        ("zero2", 1, "ddp", 2),
+        ("ddp", 2, "zero3", 2),
+        ("zero0", 2, "zero2", 1),
+    ],
+)
+def test_a_checkpoint_is_of_no_stage_and_no_number_of_workers(
+    before: str, workers: int, after: str, then: int
+) -> None:
+    options = {"optimizer": "sgd", "lr": 1e-2}
+    half = run_workers(workers, state_after, "supervised", before, 2, None, options)[0]
+    rest = run_workers(then, state_after, "supervised", after, 2, half[1], options)[0]
+    (plain,) = run_workers(1, state_after, "supervised", "single", 4, None, options)
+    assert gap(half[0] + rest[0], plain[0]) < 1e-5
+    same(rest[1], plain[1], tolerance=1e-5)
+
+
+def same(one: dict[str, Any], other: dict[str, Any], *, tolerance: float) -> None:
+    """Equal weights, buffers and states of the optimizer."""
+    for key, value in other["objective"].items():
+        close(one["objective"][key], value, tolerance, key)
+    for number, state in other["optimizer"]["state"].items():
+        assert one["optimizer"]["state"][number].keys() == state.keys()
+        for key, value in state.items():
+            close(one["optimizer"]["state"][number][key], value, tolerance, key)
+    assert one["optimizer"]["param_groups"] == other["optimizer"]["param_groups"]
+
+
+def close(one: Tensor, other: Tensor, tolerance: float, name: str) -> None:
+    difference = (torch.as_tensor(one).double() - torch.as_tensor(other)).abs()
+    assert float(difference.max()) <= tolerance, name
+
+
+@pytest.mark.parametrize("kind", DISTRIBUTED)
+def test_weights_changed_while_gathered_stay_changed(kind: str) -> None:
+    for before, doubled, after in run_workers(2, doubled_weights_after_a_step, kind):
+        for name, value in before.items():
+            if "running" in name or "num_batches" in name or "normalize" in name:
+                continue
+            assert torch.equal(doubled[name], 2 * value), name
+            assert torch.equal(after[name], doubled[name]), name
+
+
+@pytest.mark.parametrize("kind", DISTRIBUTED)
+def test_an_overflow_on_one_worker_is_left_out_on_all(kind: str) -> None:
+    for found in run_workers(2, overflow_on_one_worker, kind):
+        assert found == (True, 2.0**15, False, 2.0**15)
+
+
+def test_bf16_learns_under_every_stage() -> None:
+    options = {"optimizer": "sgd", "lr": 0.05, "precision": "bf16"}
+    for kind in ZERO:
+        found = run_workers(2, losses, "supervised", kind, 10, options)[0]
+        exact = run_workers(2, losses, "supervised", "ddp", 10, options)[0]
+        assert found[-1] < found[0] - 0.05
+        assert gap(found, exact) < 0.02
+
+
+@pytest.mark.parametrize("kind", ["zero1", "zero2", "zero3"])
+def test_an_optimizer_that_needs_whole_layers_is_refused(kind: str) -> None:
+    objective = small_objective("supervised")
+    groups = parameter_groups(objective, weight_decay=0.1, decay_norm_and_bias=True)
+    optimizer = lars(groups, momentum=0.9, trust=0.02, clip_trust=True)
+    with pytest.raises(UserError, match="Lars takes norms of whole layers"):
+        made(kind).check(optimizer, 2)
+    made("zero0").check(optimizer, 2)
+
+
+def test_fp16_without_a_gpu_is_refused() -> None:
+    objective = small_objective("supervised")
+    optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
+    for kind in ("single", "zero2"):
+        strategy = made(kind, precision="fp16")
+        with pytest.raises(UserError, match="fp16 needs a GPU"):
+            strategy.wrap(objective, optimizer, torch.device("cpu"))
