@@ -24,7 +24,7 @@ from tests.composing import compose, tiny_model, two_steps
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/data.md", "docs/decisions.md"]
-PAGES.append("cluster/README.md")
+PAGES += ["docs/strategies.md", "docs/mistakes.md", "cluster/README.md"]
 # A path of the tree, in backticks; NAME and CLASS stand for what a reader puts in.
 _PATH = re.compile(r"`((?:rrl_dist|configs|tests|docker|docs|cluster|\.ci)/[\w./-]*)`")
 _FILE = re.compile(r"`(Makefile|[A-Z]+\.md|[\w-]+\.toml)`")

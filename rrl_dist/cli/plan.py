@@ -8,6 +8,7 @@ from rrl_dist.data.datasets import DataSource
 from rrl_dist.evaluate.plan import build_suite
 from rrl_dist.experiment import Config, pretrain_stage, probe_stage
 from rrl_dist.training.build import build
+from rrl_dist.training.devices import gpus_here, own_device
 from rrl_dist.training.forecast import Forecast, as_text, forecast
 from rrl_dist.training.lineage import ordered
 from rrl_dist.training.rehearsal import UNTRAINED
@@ -31,6 +32,7 @@ def plan(config: Config) -> Table:
     pixels = f"{sum(counts.values())} images"
     table.add_row("data", pixels, "", "", as_text(betons))
     hours = 0.0
+    device = own_device({"gpu": config["cluster"]["gpu"] and gpus_here() > 0})
     for name, stage in _training_stages(config).items():
         length = run_length(stage["train"], None, counts[str(stage["split"])], workers)
         found = forecast(
@@ -39,6 +41,7 @@ def plan(config: Config) -> Table:
             size=source.size,
             num_classes=source.num_classes,
             workers=workers,
+            device=device,
         )
         hours += found.hours
         table.add_row(name, f"{length.steps} steps", *_needs(found))

@@ -86,3 +86,12 @@ def any_worker(flag: bool, device: torch.device | str) -> bool:
     votes = torch.tensor(int(flag), device=device)
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
     return bool(votes.item())
+
+
+def same_on_all(value: int, device: torch.device | str) -> bool:
+    """Whether all workers have the same number; the same answer on all."""
+    if world_size() == 1:
+        return True
+    ends = torch.tensor([value, -value], device=device)
+    dist.all_reduce(ends, op=dist.ReduceOp.MAX)
+    return int(ends[0]) == -int(ends[1])

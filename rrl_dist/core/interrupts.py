@@ -68,12 +68,12 @@ def noted() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def unheard_by_children() -> Iterator[None]:
-    """Processes that the block starts do not hear Ctrl-C.
+    """Processes that the block starts do not hear requests to end.
 
-    A terminal sends it to all of them; who ends them is this process. One that comes
-    while the block runs is heard here when it has ended.
+    A terminal sends Ctrl-C to all of them, a batch system SIGTERM; who ends them is
+    this process, which hears one that comes meanwhile when the block has ended.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
     try:
         yield
     finally:

@@ -59,7 +59,7 @@ def _check_own(folder: Path) -> None:
         names = sorted(os.listdir(folder)) if folder.exists() else []
     # What an attempt leaves that was killed as it began.
     left = [n for n in names if n != ".lock" and not n.startswith(f".{_RUN}.")]
-    if left and not {_RUN, "config.yaml"} & set(left):
+    if left and _RUN not in left:
         raise UserError(
             f"{folder} is not the folder of a run: it holds {left[0]}; choose another "
             "name= or storage="
@@ -108,6 +108,12 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(
                 f"{folder} is held by a run that is still going; wait, or set name="
+            ) from None
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise UserError(
+                f"{folder} cannot be locked ({reason}); mount its file system with "
+                "locks, or set storage="
             ) from None
         yield
 

@@ -18,10 +18,14 @@ class Objective(nn.Module):
     Attributes:
         encoder: what is trained and kept.
         needs_labels: whether it trains on labels.
+        moves_weights: whether `after_step` moves frozen parameters, such as a slow
+            copy's; it is then called where weights are whole. Trained ones are the
+            optimizer's, which may hold copies of them.
     """
 
     encoder: nn.Module
     needs_labels = False
+    moves_weights = False
 
     def inner(self, batch: Batch) -> Batch:
         """The inner maximization, on the raw module: adds to `batch.extras`.

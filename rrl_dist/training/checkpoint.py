@@ -41,13 +41,19 @@ class Checkpoints:
         self.folder, self.notify = folder, notify
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state after `step` optimizer steps; older ones are dropped."""
+        """Write the state after `step` optimizer steps.
+
+        Older ones are dropped, and those of steps still to come: they were damaged,
+        or this run would have begun with them.
+        """
         memory = io.BytesIO()
         torch.save(state, memory)
         path = self.folder / f"step-{step:08d}.pt"
         write_bytes(path, memory.getvalue())
         write_json(path.with_suffix(".json"), {"sha256": file_hash(path), "step": step})
-        for old in self._newest_first()[KEPT:]:
+        written = self._newest_first()
+        later = [p for p in written if p.stem > path.stem]
+        for old in later + [p for p in written if p not in later][KEPT:]:
             old.unlink()
             old.with_suffix(".pt").unlink(missing_ok=True)
 
@@ -57,11 +63,13 @@ class Checkpoints:
         Raises:
             UserError: the file is whole, and not one that `save` has written.
         """
-        for described in self._newest_first():
+        found = self._newest_first()
+        for described in found:
             path = described.with_suffix(".pt")
             if _whole(path, described):
                 return _read(path)
-            self.notify(f"{path} is damaged; going back to the checkpoint before it")
+            back = "to the start" if described == found[-1] else "to the one before it"
+            self.notify(f"{path} is damaged; going back {back}")
         return None
 
     def _newest_first(self) -> list[Path]:

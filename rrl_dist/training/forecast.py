@@ -1,8 +1,8 @@
 """What a training stage will take, from a few measured steps on this machine."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +10,8 @@ from torch import Tensor
 from rrl_dist.core.batch import Batch
 from rrl_dist.objectives.objective import Objective
 from rrl_dist.training.checkpoint import KEPT
-from rrl_dist.training.micro_batch import hold_in_parts
 from rrl_dist.training.rehearsal import Config, alone, random_batch, untrained
+from rrl_dist.training.strategies import TorchStrategy
 
 _SAMPLES = 16
 _TIMED = 2
@@ -34,7 +34,13 @@ class Forecast:
 
 
 def forecast(
-    stage: Config, *, steps: int, size: int, num_classes: int, workers: int
+    stage: Config,
+    *,
+    steps: int,
+    size: int,
+    num_classes: int,
+    workers: int,
+    device: torch.device,
 ) -> Forecast:
     """Measure some steps on random images and scale them up.
 
@@ -45,32 +51,42 @@ def forecast(
         size: side of the images, in pixels.
         num_classes: of the data.
         workers: that share the global batch.
+        device: to measure on.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(int(stage["threads"]))
     objective = untrained(stage, num_classes).to(device).train()
-    hold_in_parts(objective, stage["train"]["micro_batch"])
     strategy = alone(stage)
     optimizer = torch.optim.SGD(
         [p for p in objective.parameters() if p.requires_grad], lr=0.0
     )
     strategy.wrap(objective, optimizer, device)
-    batch = random_batch(stage, _SAMPLES, size, num_classes, device)
-    seconds, activations = _measure(objective, strategy, batch)
+
+    def draw() -> Batch:
+        return random_batch(stage, _SAMPLES, size, num_classes, device)
+
+    seconds, activations = _measure(objective, strategy, draw)
     share = int(stage["train"]["batch_size"]) / workers
+    held = min(share, stage["train"]["micro_batch"] or share)
+    if held < share:
+        seconds *= 4 / 3  # each part passes forward twice
     weights = 4.0 * sum(p.numel() for p in objective.parameters())
     trained = 4.0 * sum(p.numel() for p in optimizer.param_groups[0]["params"])
     # Momentum; Adam keeps one moment more.
     moments = 2 if "adam" in str(stage["optim"]["optimizer"]["_target_"]) else 1
+    zero = int(stage["strategy"].get("stage", 0))
+    by_stage = (moments * trained, trained, weights)  # what 1, 2 and 3 cut up
+    cut = sum(n / (workers if zero > i else 1) for i, n in enumerate(by_stage))
     return Forecast(
         hours=steps * share * seconds / 3600,
-        memory=weights + (1 + moments) * trained + share * activations,
+        memory=cut + held * activations,
         disk=weights + KEPT * (weights + moments * trained),
     )
 
 
-def _measure(objective: Objective, strategy: Any, batch: Batch) -> tuple[float, float]:
-    """Seconds and saved bytes of a step, per sample."""
+def _measure(
+    objective: Objective, strategy: TorchStrategy, draw: Callable[[], Batch]
+) -> tuple[float, float]:
+    """Seconds and saved bytes of a step, per sample; its views are part of it."""
     saved: dict[int, int] = {}
 
     def note(x: Tensor) -> Tensor:
@@ -81,6 +97,7 @@ def _measure(objective: Objective, strategy: Any, batch: Batch) -> tuple[float, 
     for step in range(_TIMED + 1):
         if step == 1:  # the first one warms up
             begin = time.perf_counter()
+        batch = draw()
         with strategy.autocast():
             inner = objective.inner(batch)
         saved.clear()

@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from rrl_dist.core.batch import Batch
-from rrl_dist.core.collectives import all_mean, any_worker, barrier, rank, world_size
+from rrl_dist.core.collectives import (
+    any_worker,
+    barrier,
+    rank,
+    same_on_all,
+    world_size,
+)
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.interrupts import StoppedError
 from rrl_dist.data.loader import Loader, RawBatch
@@ -150,7 +156,7 @@ class Trainer:
             self.strategy.update(terms["loss"])
         except FloatingPointError as error:
             raise _diverged(step + 1, str(error)) from None
-        self.objective.after_step((step + 1) / self.length.steps)
+        after_step(self.objective, self.strategy, (step + 1) / self.length.steps)
         return terms
 
     def _batch(self, raw: RawBatch, *, step: int, epoch: int) -> Batch:
@@ -203,8 +209,13 @@ class Trainer:
             UserError: the checkpoint is of a run with other settings, or the strategy
                 cannot work with these parts.
         """
-        known = None if any_worker(state is None, self.device) else state
-        step = 0 if known is None else self._checked(known)
+        step = 0 if state is None else int(state["step"])
+        if not same_on_all(step, self.device):
+            raise UserError(
+                f"workers see different checkpoints in {self.checkpoints.folder}; "
+                "wait until all see the same files, and give the same command again"
+            )
+        known = None if state is None else self._checked(state)
         if known is not None:
             load_strictly(
                 self.objective,
@@ -218,11 +229,8 @@ class Trainer:
             self.strategy.load(known)
         return step
 
-    def _checked(self, state: dict[str, Any]) -> int:
-        """The checkpoint's step, if it is one of this run."""
-        step = int(state["step"])
-        if float(all_mean(torch.tensor(float(step), device=self.device))) != step:
-            raise RuntimeError("workers read different checkpoints; try again")
+    def _checked(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The checkpoint's state, if it is one of this run."""
         if state["workers"] != world_size() and rank() == 0:
             self.checkpoints.notify(
                 f"going on with {world_size()} workers after {state['workers']}: "
@@ -233,7 +241,18 @@ class Trainer:
                 f"{self.checkpoints.folder} holds checkpoints of other settings; "
                 "choose another name= or remove that folder"
             )
-        return step
+        return state
+
+
+def after_step(objective: Objective, strategy: Strategy, progress: float) -> None:
+    """`Objective.after_step`, with whole weights if it moves some."""
+    # Only cut-up weights are gathered: to write in `gathered` also makes ZeRO 1 and 2
+    # renew the optimizer's copies, which are of trained weights alone.
+    if objective.moves_weights and strategy.partitions_weights:
+        with strategy.gathered(write=True):
+            objective.after_step(progress)
+    else:
+        objective.after_step(progress)
 
 
 def _diverged(step: int, what: str) -> TrainingDivergedError:

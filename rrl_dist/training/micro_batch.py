@@ -8,7 +8,9 @@ from rrl_dist.objectives.objective import Objective
 
 
 def hold_in_parts(objective: Objective, micro_batch: int | None) -> None:
-    """Have an objective's encoder keep activations of so many images at a time.
+    """Have an objective's encoders keep activations of so many images at a time.
+
+    That is the one it trains and slow copies of it.
 
     Args:
         objective: in the mode in which it trains.
@@ -22,14 +24,17 @@ def hold_in_parts(objective: Objective, micro_batch: int | None) -> None:
         return
     if micro_batch < 1:
         raise UserError(f"train.micro_batch={micro_batch}; set at least 1, or null")
-    encoder = objective.encoder
+    encoders = [m for m in objective.modules() if isinstance(m, Encoder)]
+    if objective.encoder not in encoders:
+        found = type(objective.encoder).__name__
+        raise UserError(f"train.micro_batch is not for a {found}")
     batch_norm = nn.modules.batchnorm._BatchNorm
-    if any(isinstance(m, batch_norm) and m.training for m in encoder.modules()):
+    inside = [m for encoder in encoders for m in encoder.modules()]
+    if any(isinstance(m, batch_norm) and m.training for m in inside):
         raise UserError(
             f"train.micro_batch={micro_batch}: the encoder's batch norm would see "
             "parts of the batch; take a model without it (model=vit_tiny), more "
             "workers with model.sync_bn=true, or train.micro_batch=null"
         )
-    if not isinstance(encoder, Encoder):
-        raise UserError(f"train.micro_batch is not for a {type(encoder).__name__}")
-    encoder.micro_batch = micro_batch
+    for encoder in encoders:
+        encoder.micro_batch = micro_batch

@@ -33,6 +33,18 @@ def check_precision(precision: str, *, gpu: bool) -> None:
         )
 
 
+def check_clip(clip_grad: float | None) -> None:
+    """Find a limit that would stop all learning, or turn it round.
+
+    Raises:
+        UserError: it is not above 0.
+    """
+    if clip_grad is not None and not clip_grad > 0:
+        raise UserError(
+            f"optim.clip_grad={clip_grad}; set it above 0, or to null for no limit"
+        )
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """The context in which a step's forward passes run."""
     return torch.autocast(
@@ -64,10 +76,16 @@ class LossScale:
         return bool(torch.stack(norms).isfinite().all())
 
     def note(self, *, finite: bool) -> None:
-        """Adapt to whether the last gradient was finite."""
+        """Adapt to whether the last gradient was finite.
+
+        Raises:
+            FloatingPointError: none was, down to a scale of 1.
+        """
         self.clean = self.clean + 1 if finite else 0
         if not finite:
             self.value /= 2
+            if self.value < 1:
+                raise FloatingPointError("the gradient is not finite at any loss scale")
         elif self.clean == self.patience:
             self.value, self.clean = self.value * 2, 0
 

@@ -20,7 +20,7 @@ from rrl_dist.core.collectives import world_size
 from rrl_dist.core.errors import UserError
 from rrl_dist.objectives.objective import Objective
 from rrl_dist.training.buffers import average_buffers
-from rrl_dist.training.precision import LossScale, autocast, check_precision
+from rrl_dist.training.precision import LossScale, autocast, check_clip, check_precision
 
 
 class Strategy(Protocol):
@@ -62,8 +62,8 @@ class Strategy(Protocol):
         """Backward, clip, optimizer step, zeroed gradients, equal buffers.
 
         Raises:
-            FloatingPointError: the strategy left the step out, because the gradient
-                was not finite.
+            FloatingPointError: the strategy left the step out because the gradient was
+                not finite, and a smaller loss scale would not help.
         """
 
     def gathered(self, *, write: bool = False) -> AbstractContextManager[Any]:
@@ -84,7 +84,7 @@ class Strategy(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the objective, which is a plain module again."""
+        """Let go of the objective; weights that were cut up stay so."""
 
 
 class TorchStrategy:
@@ -101,6 +101,7 @@ class TorchStrategy:
     def __init__(
         self, *, distributed: bool, precision: str, clip_grad: float | None
     ) -> None:
+        check_clip(clip_grad)
         self.distributed, self.precision = distributed, precision
         self.clip_grad = clip_grad
         self.loss_scale = LossScale() if precision == "fp16" else None

@@ -17,9 +17,11 @@ from rrl_dist.core.collectives import any_worker, rank, world_size
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.interrupts import StoppedError, noted
 from rrl_dist.core.storage import read_json, write_json, writing
+from rrl_dist.training.checkpoint import Checkpoints
 from rrl_dist.training.cluster import worker_variables
 from rrl_dist.training.devices import own_device
 from rrl_dist.training.journal import TrainingDivergedError
+from rrl_dist.training.precision import check_precision
 from rrl_dist.training.stage import train_stage
 
 Stage = Mapping[str, Any]
@@ -53,6 +55,7 @@ def launch(
         TrainingDivergedError: naming step and term.
         StoppedError: after Ctrl-C or SIGTERM, with the step in hand done and saved.
     """
+    check_precision(stage["strategy"]["precision"], gpu=bool(cluster["gpu"]))
     with noted() as asked:
         if cluster["kind"] == "debug":
             _launch_here(stage, folder, own_device(cluster), notify, asked)
@@ -79,7 +82,7 @@ def _launch_here(
     )
 
 
-def _nothing(epoch: int) -> None:
+def _nothing(told: Any) -> None:
     """Under debug nobody waits for a report."""
 
 
@@ -117,6 +120,9 @@ def _launch_on_ray(
         ),
         run_config=run_config,
     )
+    # A checkpoint that no worker could go on from is told before they start; those that
+    # are passed over, by the worker.
+    Checkpoints(folder / "checkpoints", _nothing).load()
     failure = folder / FAILURE
     for left_over in (failure, folder / NOTES, folder / STOP):
         left_over.unlink(missing_ok=True)
@@ -156,12 +162,16 @@ def _fit(trainer: Any, stop: Path, asked: Callable[[], bool]) -> BaseException |
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """The exception of the worker that failed first, out of Ray's wrapping."""
+    """Of the workers' exceptions, out of Ray's wrapping, the one that tells most.
+
+    Where one worker fails the others lose their connection to it.
+    """
     failures: dict[int, BaseException] = getattr(error, "worker_failures", {})
-    for failure in failures.values():
-        cause: BaseException | None = getattr(failure, "cause", None)
-        return cause or failure
-    return error
+    causes: list[BaseException] = [
+        getattr(failure, "cause", None) or failure for failure in failures.values()
+    ]
+    told = [cause for cause in causes if isinstance(cause, tuple(_FINAL.values()))]
+    return [*told, *causes, error][0]
 
 
 def ray_worker(config: dict[str, Any]) -> None:

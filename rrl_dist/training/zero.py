@@ -21,12 +21,28 @@ from rrl_dist.core.collectives import world_size
 from rrl_dist.core.errors import UserError
 from rrl_dist.objectives.objective import Objective
 from rrl_dist.training.buffers import average_buffers
-from rrl_dist.training.precision import LossScale, autocast, check_precision
+from rrl_dist.training.precision import LossScale, autocast, check_clip, check_precision
 from rrl_dist.training.zero_state import collect, scatter
 
 # They treat each element alone. Others (LARS) take norms of a layer, and would be given
 # a slice through several layers.
 _ELEMENTWISE = (SGD, Adam, AdamW)
+
+
+# Others move or copy the state that checkpoints are made of.
+OPTIONS = {
+    "allgather_bucket_size",
+    "allgather_partitions",
+    "contiguous_gradients",
+    "overlap_comm",
+    "reduce_bucket_size",
+    "reduce_scatter",
+    "stage3_max_live_parameters",
+    "stage3_max_reuse_distance",
+    "stage3_param_persistence_threshold",
+    "stage3_prefetch_bucket_size",
+    "sub_group_size",
+}
 
 
 class DeepSpeedStrategy:
@@ -39,7 +55,7 @@ class DeepSpeedStrategy:
     Args:
         stage: of ZeRO, 0 to 3.
         precision: "fp32"; "bf16" or "fp16" for autocast (weights stay float32).
-        options: more keys of DeepSpeed's `zero_optimization`, by their names there.
+        options: of `OPTIONS`, more keys of DeepSpeed's `zero_optimization`.
         clip_grad: largest global L2 norm of the gradient; None for no limit.
     """
 
@@ -51,6 +67,7 @@ class DeepSpeedStrategy:
         options: Mapping[str, Any],
         clip_grad: float | None,
     ) -> None:
+        check_clip(clip_grad)
         self.stage, self.precision = stage, precision
         self.options, self.clip_grad = dict(options), clip_grad
         self.partitions_weights = stage == 3
@@ -59,6 +76,11 @@ class DeepSpeedStrategy:
     def check(self, optimizer: Optimizer, workers: int) -> None:
         if self.stage not in (0, 1, 2, 3):
             raise UserError(f"strategy.stage={self.stage}; choose 0, 1, 2 or 3")
+        for key in sorted(self.options.keys() - OPTIONS):
+            raise UserError(
+                f"strategy.options.{key} is not supported; choose from "
+                f"{', '.join(sorted(OPTIONS))}"
+            )
         if self.stage and type(optimizer) not in _ELEMENTWISE:
             raise UserError(
                 f"{type(optimizer).__name__} takes norms of whole layers, which ZeRO "
@@ -78,12 +100,16 @@ class DeepSpeedStrategy:
         check_precision(self.precision, gpu=device.type == "cuda")
         self.objective, self.device = objective, device
         self.groups = [list(group["params"]) for group in optimizer.param_groups]
-        deepspeed = _import_deepspeed()
-        _join(deepspeed, device)
+        self.deepspeed = _import_deepspeed(device)
+        _join(self.deepspeed, device)
         inside = _Autocast(objective, self.precision, device)
-        self.engine, *_ = deepspeed.initialize(
-            model=inside, optimizer=optimizer, config=self._config()
-        )
+        try:
+            self.engine, *_ = self.deepspeed.initialize(
+                model=inside, optimizer=optimizer, config=self._config()
+            )
+        except ValueError as error:  # of its reading of the options
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"strategy.options: DeepSpeed says {reason}") from None
         self.zero = self.engine.optimizer
         if self.stage:
             # Stage 3 takes a step on zeros, which Adam would count.
@@ -160,11 +186,10 @@ class DeepSpeedStrategy:
         if self.stage < 3:
             return nullcontext()
         parameters = list(self.objective.parameters())
-        gathered = _import_deepspeed().zero.GatheredParameters
-        return cast(
-            AbstractContextManager[Any],
-            gathered(parameters, modifier_rank=0 if write else None),
+        whole = self.deepspeed.zero.GatheredParameters(
+            parameters, modifier_rank=0 if write else None
         )
+        return cast(AbstractContextManager[Any], whole)
 
     def state(self) -> dict[str, Any]:
         with self.gathered():
@@ -197,9 +222,9 @@ class _Autocast(nn.Module):
             return cast(dict[str, Tensor], self.objective(batch))
 
 
-def _import_deepspeed() -> Any:
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+def _import_deepspeed(device: torch.device) -> Any:
+    # Asked at import; left to itself it takes a GPU that the run was told not to.
+    os.environ["DS_ACCELERATOR"] = device.type
     import deepspeed
     import deepspeed.ops
 

@@ -40,8 +40,8 @@ class Piece:
 def _piece(zero: Any, group: int, parameter: nn.Parameter) -> Piece:
     if hasattr(parameter, "ds_id"):  # stage 3: each parameter is cut over the workers
         place, start, size = zero.grad_position[zero.get_param_id(parameter)]
-        offset = zero._get_param_partition_rank(parameter) * size
-        count = max(0, min(size, _shape(parameter).numel() - offset))  # then padding
+        rank = zero._get_param_partition_rank(parameter)
+        offset, count = share(_shape(parameter).numel(), size, rank)
         return Piece(zero.fp32_partitioned_groups_flat[place], start, offset, count)
     flat = zero.single_partition_of_fp32_groups[group]
     mapped = parameter._hp_mapping  # type: ignore[attr-defined]
@@ -49,6 +49,12 @@ def _piece(zero: Any, group: int, parameter: nn.Parameter) -> Piece:
         return Piece(flat, 0, 0, 0)
     here, there = mapped.hp_fragment_address, mapped.lp_fragment_address
     return Piece(flat, here.start, there.start, here.numel)
+
+
+def share(elements: int, size: int, rank: int) -> tuple[int, int]:
+    """Offset and count of a rank's elements, where shares of `size` end in padding."""
+    offset = min(rank * size, elements)
+    return offset, min(size, elements - offset)
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:
@@ -81,7 +87,8 @@ def _collected(base: Any, piece: Piece, shape: torch.Size) -> dict[str, Any]:
     whole: dict[str, Any] = {}
     for key, value in base.state.get(piece.flat, {}).items():
         if not _is_flat(value, piece):
-            whole[key] = value  # a step count, the same everywhere
+            # A step count: the same everywhere, but each parameter's own to count on.
+            whole[key] = value.clone() if isinstance(value, Tensor) else value
             continue
         full = torch.zeros(shape.numel(), dtype=value.dtype, device=value.device)
         own = value.narrow(0, piece.start, piece.count)
@@ -116,7 +123,8 @@ def scatter(zero: Any, groups: Groups, state: dict[str, Any]) -> None:
 def _place(
     kept: dict[str, Any], key: str, value: Any, piece: Piece, shape: torch.Size
 ) -> None:
-    if not isinstance(value, Tensor) or value.shape != shape:
+    # A parameter of no dimensions has moments that look like a count.
+    if key == "step" or not isinstance(value, Tensor) or value.shape != shape:
         kept[key] = value.clone() if isinstance(value, Tensor) else value
         return
     if key not in kept:

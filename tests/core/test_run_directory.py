@@ -1,3 +1,4 @@
+import errno
 import json
 import signal
 import subprocess
@@ -61,6 +62,20 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path: Path) -> 
         assert "\n" not in str(caught.value)
         assert "name=" in str(caught.value)
     with locked(folder):
+        pass
+
+
+def test_a_file_system_without_locks_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        pytest.raises(UserError, match=r"cannot be locked \(no locks available\)"),
+        locked(tmp_path),
+    ):
         pass
 
 

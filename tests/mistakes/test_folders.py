@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from rrl_dist.cli.main import main
+from rrl_dist.core.errors import UserError
+from rrl_dist.core.run_directory import open_run
 from tests.cli.harness import TINY, rrl, start
 from tests.mistakes.commands import refused
 from tests.mistakes.listing import told
@@ -106,6 +108,13 @@ def test_a_folder_that_is_no_run_is_left_alone(
     line = refused([*asked, "cluster=debug", file], monkeypatch, capsys)
     command = f"rrl {' '.join(asked)} storage=FOLDER/photos/me.jpg"
     told("a file where storage should be", command, line, folder=tmp_path)
+
+
+def test_a_configuration_of_something_else_is_not_a_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("mine: true\n")
+    with pytest.raises(UserError, match=r"it holds config\.yaml"):
+        open_run(tmp_path, {"command": "rrl run"}, "ours: true\n").__enter__()
+    assert contents(tmp_path) == {"config.yaml": b"mine: true\n"}
 
 
 @pytest.mark.parametrize("name", ["../else", "/else", ".", "a/../b"])

@@ -12,6 +12,7 @@ from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import any_worker, rank
 from rrl_dist.models.encoder import Encoder
 from rrl_dist.training.optim import adamw, parameter_groups, set_learning_rate, sgd
+from rrl_dist.training.precision import LossScale
 from rrl_dist.training.strategies import Strategy, TorchStrategy
 from rrl_dist.training.zero import DeepSpeedStrategy
 from tests.objectives.harness import own_batch, small_objective
@@ -194,8 +195,15 @@ def overflow_on_one_worker(kind: str) -> tuple[bool, float, bool, float]:
     return tuple(found)  # type: ignore[return-value]
 
 
-def _forced_scale(run: Run) -> Any:
-    from rrl_dist.training.precision import LossScale
+def weights_after_a_scaled_step(kind: str, scaled: bool) -> dict[str, Tensor]:
+    """With clipping, which must see the gradient as it is."""
+    run = Run("supervised", kind, clip_grad=0.3)
+    if scaled:
+        _forced_scale(run)
+    run.step()
+    return run.weights()
 
+
+def _forced_scale(run: Run) -> LossScale:
     run.strategy.loss_scale = LossScale()  # type: ignore[attr-defined]
-    return run.strategy.loss_scale  # type: ignore[attr-defined]
+    return run.strategy.loss_scale  # type: ignore[attr-defined,no-any-return]

@@ -115,7 +115,10 @@ def test_debug_is_one_process(strategy: str, places: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("workers", "strategy"),
-    [(1, "ddp"), (2, "ddp"), (3, "ddp"), (1, ZERO[2]), (2, ZERO[3])],
+    [
+        *((workers, "ddp") for workers in (1, 2, 3)),
+        *((workers, strategy) for workers in (1, 2) for strategy in ZERO),
+    ],
 )
 def test_ray_is_so_many_processes(
     workers: int,

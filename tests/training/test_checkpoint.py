@@ -130,6 +130,17 @@ def test_a_damaged_one_is_replaced_when_its_step_comes_again(checkpoints, news) 
     assert news == []
 
 
+def test_damaged_ones_of_later_steps_do_not_outlive_new_ones(checkpoints, news) -> None:
+    for step in (90, 100):
+        checkpoints.save(step, state(step))
+        flip(checkpoints.folder / f"step-{step:08d}.pt")
+    assert checkpoints.load() is None
+    assert "going back to the start" in news[-1]
+    checkpoints.save(50, state(50))
+    assert checkpoints.load()["step"] == 50
+    assert len(list(checkpoints.folder.iterdir())) == 2
+
+
 class Bomb:
     """Unpickled, it leaves a file."""
 

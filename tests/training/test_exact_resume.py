@@ -15,7 +15,7 @@ from tests.training.stages import measured, untrained
 
 pytestmark = pytest.mark.slow
 
-STEPS, EPOCH = 34, 10  # 1293 images in batches of 120
+STEPS, EPOCH = 54, 10  # 1293 images in batches of 120
 COMMAND = (
     "pretrain",
     "data=digits",
@@ -30,6 +30,7 @@ COMMAND = (
     "probe=none",
     "cluster.threads=1",
     "train.batch_size=120",
+    "train.epochs=6",
     f"train.max_steps={STEPS}",
     "train.checkpoint_every=7",
     "train.log_every=1",
@@ -93,5 +94,15 @@ def test_one_worker(folder: Path) -> None:
 def test_three_workers(folder: Path) -> None:
     three = ("cluster=local", "cluster.workers=3")
     whole(folder, "whole-3", *three, "loader=memory")
+    killed(folder, "memory-3", *three, "loader=memory")
+    equal(folder, "whole-3", "memory-3")
     killed(folder, "fast-3", *three, f"loader={FAST}")
     equal(folder, "whole-3", "fast-3")
+
+
+def test_sharded_state(folder: Path) -> None:
+    strategy = ("strategy=deepspeed_zero2", "strategy.precision=bf16", "optim=adamw")
+    where = ("cluster=debug", "loader=memory", "optim.clip_grad=1.0", *strategy)
+    whole(folder, "whole-zero", *where)
+    killed(folder, "zero", *where)
+    equal(folder, "whole-zero", "zero")

@@ -1,12 +1,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from rrl_dist.training.forecast import as_text, forecast
 from rrl_dist.training.rehearsal import UNTRAINED
 from tests.training.stages import pretraining, train
 
-SHAPE = {"size": 8, "num_classes": 10}
+SHAPE = {"size": 8, "num_classes": 10, "device": torch.device("cpu")}
 WIDE = ("model.backbone.width=24", "arms.simclr.objective.projector.hidden=512")
 
 
@@ -54,3 +55,14 @@ def test_a_model_that_is_not_there_yet_is_stood_in_for() -> None:
 def test_bytes_are_told_in_units_of_their_size() -> None:
     assert as_text(3 * 2**30) == "3.0 GB"
     assert as_text(5.4 * 2**20) == "5 MB"
+
+
+def test_parts_and_zero_take_less_memory() -> None:
+    def memory(*overrides: str) -> float:
+        stage = pretraining("simclr", "arms.simclr.train.batch_size=200", *overrides)
+        return forecast(stage, steps=10, workers=2, **SHAPE).memory
+
+    whole = memory()
+    assert memory("arms.simclr.train.micro_batch=10") < whole / 2
+    stages = [memory(f"strategy=deepspeed_zero{stage}") for stage in range(4)]
+    assert stages[0] == whole > stages[1] > stages[2] > stages[3]
