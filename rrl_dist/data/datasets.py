@@ -132,7 +132,7 @@ class DataSource:
         Raises:
             UserError: an unknown name, a missing or empty folder, an unknown class,
                 a number out of range, a file that is no image; the message says what to
-            change.
+                change.
         """
         if self.size <= 0:
             raise UserError(f"data.size={self.size}; set it to 1 or more")

@@ -68,8 +68,9 @@ class Checkpoints:
             path = described.with_suffix(".pt")
             if _whole(path, described):
                 return _read(path)
-            back = "to the start" if described == found[-1] else "to the one before it"
-            self.notify(f"{path} is damaged; going back {back}")
+            last = described == found[-1]
+            back = "start" if last else "checkpoint before it"
+            self.notify(f"{path} is damaged; going back to the {back}")
         return None
 
     def _newest_first(self) -> list[Path]:

@@ -1,7 +1,7 @@
 """What a training stage will take, from a few measured steps on this machine."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,18 +69,22 @@ def forecast(
     held = min(share, stage["train"]["micro_batch"] or share)
     if held < share:
         seconds *= 4 / 3  # each part passes forward twice
-    weights = 4.0 * sum(p.numel() for p in objective.parameters())
     trained = 4.0 * sum(p.numel() for p in optimizer.param_groups[0]["params"])
+    weights = 4.0 * sum(p.numel() for p in objective.parameters())
     # Momentum; Adam keeps one moment more.
     moments = 2 if "adam" in str(stage["optim"]["optimizer"]["_target_"]) else 1
-    zero = int(stage["strategy"].get("stage", 0))
-    by_stage = (moments * trained, trained, weights)  # what 1, 2 and 3 cut up
-    cut = sum(n / (workers if zero > i else 1) for i, n in enumerate(by_stage))
+    by_stage = (moments * trained, trained, weights)
     return Forecast(
         hours=steps * share * seconds / 3600,
-        memory=cut + held * activations,
+        memory=_cut(stage, by_stage, workers) + held * activations,
         disk=weights + KEPT * (weights + moments * trained),
     )
+
+
+def _cut(stage: Config, by_stage: Sequence[float], workers: int) -> float:
+    """Bytes that a worker holds of what ZeRO 1, 2 and 3 cut up."""
+    zero = int(stage["strategy"].get("stage", 0))
+    return sum(n / (workers if zero > i else 1) for i, n in enumerate(by_stage))
 
 
 def _measure(

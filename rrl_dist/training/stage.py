@@ -196,19 +196,8 @@ def run_length(
         UserError: the batch does not fit the split or the workers.
     """
     batch_size = int(train["batch_size"])
-    if batch_size > images:
-        fit = images // workers * workers
-        raise UserError(
-            f"{key}.batch_size={batch_size} is more than the {images} training images; "
-            f"set {key}.batch_size={fit} or less"
-        )
+    _check_batch(batch_size, images, workers, key)
     per_epoch = steps_per_epoch(count=images, batch_size=batch_size)
-    if batch_size % workers:
-        fit = workers * max(1, batch_size // workers)
-        raise UserError(
-            f"{key}.batch_size={batch_size} does not split over {workers} workers; "
-            f"set {key}.batch_size={fit} or change cluster.workers"
-        )
     steps = round(float(train["epochs"]) * per_epoch)
     if train["max_steps"] is not None:
         steps = min(steps, int(train["max_steps"]))
@@ -225,6 +214,21 @@ def run_length(
         checkpoint_every=int(train["checkpoint_every"]),
         probe_every=0 if probe is None else round(probe["every_epochs"] * per_epoch),
     )
+
+
+def _check_batch(batch_size: int, images: int, workers: int, key: str) -> None:
+    if batch_size > images:
+        fit = images // workers * workers
+        raise UserError(
+            f"{key}.batch_size={batch_size} is more than the {images} training images; "
+            f"set {key}.batch_size={fit} or less"
+        )
+    if batch_size % workers:
+        fit = workers * max(1, batch_size // workers)
+        raise UserError(
+            f"{key}.batch_size={batch_size} does not split over {workers} workers; "
+            f"set {key}.batch_size={fit} or change cluster.workers"
+        )
 
 
 def peak_lr(optim: Config, batch_size: int) -> float:

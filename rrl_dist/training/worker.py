@@ -92,6 +92,22 @@ def _launch_on_ray(
     cluster: Mapping[str, Any],
     asked: Callable[[], bool],
 ) -> None:
+    # A checkpoint that no worker could go on from is told before they start; those that
+    # are passed over, by the worker.
+    Checkpoints(folder / "checkpoints", _nothing).load()
+    trainer = _ray_trainer(stage, folder, cluster)
+    failure = folder / FAILURE
+    for left_over in (failure, folder / NOTES, folder / STOP):
+        left_over.unlink(missing_ok=True)
+    lost = _fit(trainer, folder / STOP, asked)
+    if failure.is_file():
+        told = read_json(failure)
+        raise _FINAL[told["kind"]](told["message"])
+    if lost is not None:
+        raise _first_cause(lost)
+
+
+def _ray_trainer(stage: Stage, folder: Path, cluster: Mapping[str, Any]) -> Any:
     # Ray Train reads these when it is imported; a report waits for the next poll.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     from ray.train import ScalingConfig
@@ -108,7 +124,7 @@ def _launch_on_ray(
         failure_config=FailureConfig(max_failures=int(cluster["max_failures"])),
         worker_runtime_env={"env_vars": worker_variables(threads=threads, gpu=gpu)},
     )
-    trainer = TorchTrainer(
+    return TorchTrainer(
         ray_worker,
         train_loop_config={"stage": dict(stage), "folder": str(folder)},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
@@ -120,18 +136,6 @@ def _launch_on_ray(
         ),
         run_config=run_config,
     )
-    # A checkpoint that no worker could go on from is told before they start; those that
-    # are passed over, by the worker.
-    Checkpoints(folder / "checkpoints", _nothing).load()
-    failure = folder / FAILURE
-    for left_over in (failure, folder / NOTES, folder / STOP):
-        left_over.unlink(missing_ok=True)
-    lost = _fit(trainer, folder / STOP, asked)
-    if failure.is_file():
-        told = read_json(failure)
-        raise _FINAL[told["kind"]](told["message"])
-    if lost is not None:
-        raise _first_cause(lost)
 
 
 def _fit(trainer: Any, stop: Path, asked: Callable[[], bool]) -> BaseException | None:
