@@ -7,6 +7,20 @@ from torch import Tensor, nn
 from rrl_dist.models.sync_bn import convert_sync_bn
 
 
+def _mlp(
+    in_features: int, *, hidden: int, out: int, layers: int, bias: bool
+) -> nn.Sequential:
+    """Linear layers with batch norm and ReLU between them; `bias` is the last's."""
+    mlp = nn.Sequential()
+    for _ in range(layers - 1):
+        # The batch norm has a bias of its own.
+        mlp.append(nn.Linear(in_features, hidden, bias=False))
+        mlp.append(nn.BatchNorm1d(hidden))
+        mlp.append(nn.ReLU(inplace=True))
+        in_features = hidden
+    return mlp.append(nn.Linear(in_features, out, bias=bias))
+
+
 class Projector(nn.Module):
     """MLP with batch norm and ReLU between its layers: [N, D] -> [N, out].
 
@@ -22,15 +36,67 @@ class Projector(nn.Module):
         self, in_features: int, *, hidden: int, out: int, layers: int, sync_bn: bool
     ) -> None:
         super().__init__()
-        mlp = nn.Sequential()
-        for _ in range(layers - 1):
-            # The batch norm has a bias of its own.
-            mlp.append(nn.Linear(in_features, hidden, bias=False))
-            mlp.append(nn.BatchNorm1d(hidden))
-            mlp.append(nn.ReLU(inplace=True))
-            in_features = hidden
-        mlp.append(nn.Linear(in_features, out))
+        mlp = _mlp(in_features, hidden=hidden, out=out, layers=layers, bias=True)
         self.mlp = convert_sync_bn(mlp) if sync_bn else mlp
+        self.out = out
 
     def forward(self, h: Tensor) -> Tensor:
         return cast(Tensor, self.mlp(h))
+
+
+class NormedProjector(nn.Module):
+    """A `Projector` that ends in batch norm without scale and shift, as SimSiam's.
+
+    Args:
+        in_features, hidden, out, layers, sync_bn: as for `Projector`.
+    """
+
+    def __init__(
+        self, in_features: int, *, hidden: int, out: int, layers: int, sync_bn: bool
+    ) -> None:
+        super().__init__()
+        mlp = _mlp(in_features, hidden=hidden, out=out, layers=layers, bias=False)
+        mlp.append(nn.BatchNorm1d(out, affine=False))
+        self.mlp = convert_sync_bn(mlp) if sync_bn else mlp
+        self.out = out
+
+    def forward(self, h: Tensor) -> Tensor:
+        return cast(Tensor, self.mlp(h))
+
+
+class PlainProjector(nn.Module):
+    """Two linear layers and a ReLU, without batch norm, as MoCo's: [N, D] -> [N, out].
+
+    Args:
+        in_features: D.
+        hidden: width of the hidden layer.
+        out: dimensions of the output.
+    """
+
+    def __init__(self, in_features: int, *, hidden: int, out: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(in_features, hidden), nn.ReLU(), nn.Linear(hidden, out)
+        )
+        self.out = out
+
+    def forward(self, h: Tensor) -> Tensor:
+        return cast(Tensor, self.mlp(h))
+
+
+class Predictor(nn.Module):
+    """From one view's projection to another's: [N, D] -> [N, D], as a `Projector`.
+
+    Args:
+        features: D.
+        hidden: width of the hidden layer.
+        sync_bn: batch norm over all workers.
+    """
+
+    def __init__(self, features: int, *, hidden: int, sync_bn: bool) -> None:
+        super().__init__()
+        mlp = _mlp(features, hidden=hidden, out=features, layers=2, bias=True)
+        self.mlp = convert_sync_bn(mlp) if sync_bn else mlp
+
+    def forward(self, z: Tensor) -> Tensor:
+        return cast(Tensor, self.mlp(z))

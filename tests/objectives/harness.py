@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,11 +12,21 @@ from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import rank, world_size
 from rrl_dist.models.backbones import SmallCNN
 from rrl_dist.models.encoder import Encoder
-from rrl_dist.models.heads import Projector
+from rrl_dist.models.heads import (
+    NormedProjector,
+    PlainProjector,
+    Predictor,
+    Projector,
+)
+from rrl_dist.objectives.barlow import Barlow
+from rrl_dist.objectives.byol import BYOL
 from rrl_dist.objectives.deacl import DeACL
+from rrl_dist.objectives.moco import MoCo
 from rrl_dist.objectives.objective import Frozen, Objective
 from rrl_dist.objectives.simclr import SimCLR
+from rrl_dist.objectives.simsiam import SimSiam
 from rrl_dist.objectives.supervised import Supervised
+from rrl_dist.objectives.vicreg import VICReg
 from rrl_dist.training.optim import parameter_groups, set_learning_rate, sgd
 from rrl_dist.training.strategies import TorchStrategy
 
@@ -42,9 +53,8 @@ def small_objective(
     make = encoder or partial(small_encoder, sync_bn=sync_bn)
     trained = make(1)
     torch.manual_seed(2)
-    if name == "simclr":
-        projector = partial(Projector, hidden=16, out=8, layers=2, sync_bn=sync_bn)
-        return SimCLR(encoder=trained, projector=projector, temperature=0.2)
+    if name in TWO_VIEWS:
+        return _self_supervised(name, trained, sync_bn)
     if name == "supervised":
         return Supervised(encoder=trained, num_classes=3, train_encoder=True)
     if name == "deacl":
@@ -61,7 +71,38 @@ def small_objective(
     raise ValueError(name)
 
 
-OBJECTIVES = ("simclr", "supervised", "deacl")
+TWO_VIEWS = ("simclr", "simsiam", "barlow", "vicreg", "byol", "moco")
+SLOW_COPIES = ("byol", "moco")
+OBJECTIVES = (*TWO_VIEWS, "supervised", "deacl")
+QUEUE = 40  # keys: no multiple of a batch
+
+
+def _self_supervised(name: str, encoder: Encoder, sync_bn: bool) -> Objective:
+    widths: dict[str, Any] = {"hidden": 16, "out": 8}
+    projector = partial(Projector, **widths, layers=2, sync_bn=sync_bn)
+    normed = partial(NormedProjector, **widths, layers=2, sync_bn=sync_bn)
+    plain = partial(PlainProjector, **widths)
+    predictor = partial(Predictor, hidden=8, sync_bn=sync_bn)
+    momentum = {"momentum_start": 0.9, "momentum_end": 1.0}
+    weights = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}
+    makers: dict[str, Callable[..., Objective]] = {
+        "simclr": partial(SimCLR, projector=projector, temperature=0.2),
+        "simsiam": partial(SimSiam, projector=normed, predictor=predictor),
+        "barlow": partial(
+            Barlow, projector=projector, off_diagonal_weight=5e-3, scale=0.1, eps=1e-5
+        ),
+        "vicreg": partial(
+            VICReg,
+            projector=projector,
+            eps=1e-4,
+            **{f"{term}_weight": value for term, value in weights.items()},
+        ),
+        "byol": partial(BYOL, projector=projector, predictor=predictor, **momentum),
+        "moco": partial(
+            MoCo, projector=plain, temperature=0.2, queue_size=QUEUE, **momentum
+        ),
+    }
+    return makers[name](encoder=encoder)
 
 
 def global_batch(views: int) -> tuple[Tensor, ...]:
@@ -74,7 +115,7 @@ def global_batch(views: int) -> tuple[Tensor, ...]:
 
 def own_batch(name: str) -> Batch:
     """This worker's share."""
-    views = 2 if name == "simclr" else 1
+    views = 2 if name in TWO_VIEWS else 1
     share = SAMPLES // world_size()
     mine = slice(rank() * share, (rank() + 1) * share)
     *images, labels, index = (t[mine] for t in global_batch(views))
@@ -96,3 +137,10 @@ def loss_and_gradient(name: str) -> tuple[float, dict[str, Tensor]]:
     # With SGD at rate 1, the step is the gradient that the strategy arrived at.
     gradient = {k: before[k] - p.detach() for k, p in objective.named_parameters()}
     return float(terms["loss"].detach()), gradient
+
+
+def logged(name: str) -> dict[str, float]:
+    """The terms of one forward on this worker's share."""
+    objective = small_objective(name).train()
+    terms = objective(objective.inner(own_batch(name)))
+    return {key: float(value.detach()) for key, value in terms.items()}

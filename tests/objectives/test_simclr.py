@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightly.loss import NTXentLoss
 
 from rrl_dist.objectives.simclr import nt_xent
 from tests.objectives.harness import own_batch, small_objective
@@ -33,6 +34,14 @@ def test_equals_the_papers_formula(n: int, seed: int, temperature: float) -> Non
     za, zb = (F.normalize(torch.randn(n, 5, generator=generator)) for _ in range(2))
     loss = nt_xent(za, zb, temperature=temperature)
     assert float(loss) == pytest.approx(literal_nt_xent(za, zb, temperature), rel=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+def test_equals_lightlys(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    za, zb = (F.normalize(torch.randn(6, 4, generator=generator)) for _ in range(2))
+    theirs = NTXentLoss(temperature=temperature)(za, zb)
+    torch.testing.assert_close(nt_xent(za, zb, temperature=temperature), theirs)
 
 
 def test_does_not_depend_on_which_view_comes_first() -> None:

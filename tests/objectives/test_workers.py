@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.gloo import run_workers
-from tests.objectives.harness import OBJECTIVES, loss_and_gradient
+from tests.objectives.harness import OBJECTIVES, logged, loss_and_gradient
 
 
 @pytest.mark.slow
@@ -21,3 +21,12 @@ def test_loss_and_gradient_do_not_depend_on_worker_count(
         assert math.isclose(found, loss, rel_tol=1e-5, abs_tol=1e-6)
         for key, expected in gradient.items():
             torch.testing.assert_close(grads[key], expected, rtol=1e-3, atol=2e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_what_is_logged_is_of_the_global_batch(name: str) -> None:
+    alone = logged(name)
+    assert len(alone) > 1
+    for found in run_workers(2, logged, name):
+        assert found == pytest.approx(alone, rel=1e-4, abs=1e-5)

@@ -1,0 +1,60 @@
+"""SimSiam: one view's projection is predicted from the other's, without negatives.
+
+Chen and He 2021, arXiv:2011.10566, eq. 1 to 4 and algorithm 1. With z the projection,
+p = predictor(z) and no gradient into z:
+
+    loss = -cos(p_a, z_b) / 2 - cos(p_b, z_a) / 2  (batch means)
+
+The paper's best variant keeps the predictor's learning rate without decay (table 1 c);
+here it decays with all others.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from rrl_dist.core.batch import Batch
+from rrl_dist.objectives.objective import Objective, report
+from rrl_dist.objectives.terms import mean_cosine, spread
+
+
+def simsiam_loss(pa: Tensor, pb: Tensor, za: Tensor, zb: Tensor) -> Tensor:
+    """Symmetric negative cosine.
+
+    Args:
+        pa, pb: [N, D] on each worker, predictions from the first and the second view.
+        za, zb: [N, D], their projections; no gradient flows into them.
+
+    Returns:
+        scalar in [-1, 1].
+    """
+    return -(mean_cosine(pa, zb.detach()) + mean_cosine(pb, za.detach())) / 2
+
+
+class SimSiam(Objective):
+    """Negative cosine of predictions and the other view's projections.
+
+    Args:
+        encoder: trained.
+        projector: builds the head from the number of features; it has `out`.
+        predictor: builds the second head from the projector's `out`.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: nn.Module,
+        projector: Callable[[int], nn.Module],
+        predictor: Callable[[int], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector(int(encoder.num_features))  # type: ignore[arg-type]
+        self.predictor = predictor(int(self.projector.out))  # type: ignore[arg-type]
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        # One pass a view, as in the paper: batch norm sees one view at a time.
+        za, zb = (self.projector(self.encoder(view)) for view in batch.views)
+        loss = simsiam_loss(self.predictor(za), self.predictor(zb), za, zb)
+        return report(loss, {"projection_std": spread(torch.cat([za, zb]))})

@@ -1,0 +1,22 @@
+"""Measures of projections that several methods share, over the global batch."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rrl_dist.core.collectives import all_mean
+
+
+def mean_cosine(p: Tensor, z: Tensor) -> Tensor:
+    """p, z: [N, D], row i of both of one sample -> mean cosine of the rows, a scalar in
+    float32, with gradients into both."""
+    return all_mean(F.cosine_similarity(p.float(), z.float(), dim=1).mean())
+
+
+@torch.no_grad()
+def spread(z: Tensor) -> Tensor:
+    """Standard deviation of the unit rows of z, [N, D], as a mean over columns: about
+    1 / sqrt(D) for directions all over the sphere, 0 where all are one (collapse)."""
+    unit = F.normalize(z.float(), dim=1)
+    mean = all_mean(unit.mean(0))
+    return all_mean((unit - mean).square().mean(0)).sqrt().mean()
