@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import all_mean
-from rrl_dist.objectives.objective import Objective, report
+from rrl_dist.objectives.objective import Objective, report, width_of
 
 
 def standardize(z: Tensor, *, eps: float) -> Tensor:
@@ -61,7 +61,7 @@ class Barlow(Objective):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = projector(int(encoder.num_features))  # type: ignore[arg-type]
+        self.projector = projector(width_of(encoder, "num_features"))
         self.off_diagonal_weight, self.scale, self.eps = off_diagonal_weight, scale, eps
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

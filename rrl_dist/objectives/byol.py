@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rrl_dist.core.batch import Batch
 from rrl_dist.models.ema import Average
-from rrl_dist.objectives.objective import Objective, report
+from rrl_dist.objectives.objective import Objective, report, width_of
 from rrl_dist.objectives.terms import mean_cosine, spread
 
 
@@ -56,8 +56,8 @@ class BYOL(Objective):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = projector(int(encoder.num_features))  # type: ignore[arg-type]
-        self.predictor = predictor(int(self.projector.out))  # type: ignore[arg-type]
+        self.projector = projector(width_of(encoder, "num_features"))
+        self.predictor = predictor(width_of(self.projector, "out"))
         self.target = Average(self._online(), start=momentum_start, end=momentum_end)
 
     def _online(self) -> nn.Module:

@@ -22,7 +22,7 @@ from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import all_gather, all_mean
 from rrl_dist.core.errors import UserError
 from rrl_dist.models.ema import Average
-from rrl_dist.objectives.objective import Objective, report
+from rrl_dist.objectives.objective import Objective, report, width_of
 from rrl_dist.objectives.terms import mean_cosine
 
 
@@ -72,9 +72,9 @@ class MoCo(Objective):
         if queue_size < 1:
             raise UserError(f"queue_size={queue_size}; set at least 1")
         self.encoder, self.temperature = encoder, temperature
-        self.projector = projector(int(encoder.num_features))  # type: ignore[arg-type]
+        self.projector = projector(width_of(encoder, "num_features"))
         self.slow = Average(self._online(), start=momentum_start, end=momentum_end)
-        noise = torch.randn(2, queue_size, int(self.projector.out))  # type: ignore[arg-type]
+        noise = torch.randn(2, queue_size, width_of(self.projector, "out"))
         self.register_buffer("queues", F.normalize(noise, dim=2))  # [2, K, D]
         self.register_buffer("oldest", torch.zeros((), dtype=torch.long))
         self._keys: Tensor | None = None  # of this worker's last batch, [2, N, D]

@@ -1,7 +1,7 @@
 """What the training loop knows of a method."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -84,3 +84,8 @@ class Frozen:
 def report(loss: Tensor, terms: Mapping[str, Any]) -> dict[str, Tensor]:
     """The dict that `forward` returns: the loss with graph, the terms without."""
     return {"loss": loss, **{name: value.detach() for name, value in terms.items()}}
+
+
+def width_of(module: nn.Module, name: str) -> int:
+    """A number of features that an encoder or a head says of itself, such as `out`."""
+    return int(cast(int, getattr(module, name)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import all_gather, all_mean, rank
-from rrl_dist.objectives.objective import Objective, report
+from rrl_dist.objectives.objective import Objective, report, width_of
 
 
 def nt_xent(za: Tensor, zb: Tensor, *, temperature: float) -> Tensor:
@@ -55,7 +55,7 @@ class SimCLR(Objective):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = projector(int(encoder.num_features))  # type: ignore[arg-type]
+        self.projector = projector(width_of(encoder, "num_features"))
         self.temperature = temperature
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

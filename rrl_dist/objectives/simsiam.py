@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rrl_dist.core.batch import Batch
-from rrl_dist.objectives.objective import Objective, report
+from rrl_dist.objectives.objective import Objective, report, width_of
 from rrl_dist.objectives.terms import mean_cosine, spread
 
 
@@ -50,8 +50,8 @@ class SimSiam(Objective):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = projector(int(encoder.num_features))  # type: ignore[arg-type]
-        self.predictor = predictor(int(self.projector.out))  # type: ignore[arg-type]
+        self.projector = projector(width_of(encoder, "num_features"))
+        self.predictor = predictor(width_of(self.projector, "out"))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         # One pass a view, as in the paper: batch norm sees one view at a time.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import all_mean
 from rrl_dist.models.encoder import Classifier
-from rrl_dist.objectives.objective import Objective, report
+from rrl_dist.objectives.objective import Objective, report, width_of
 
 
 class Supervised(Objective):
@@ -30,7 +30,7 @@ class Supervised(Objective):
     ) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(train_encoder)
-        self.head = nn.Linear(int(encoder.num_features), num_classes)  # type: ignore[arg-type]
+        self.head = nn.Linear(width_of(encoder, "num_features"), num_classes)
         self.train_encoder = train_encoder
 
     def train(self, mode: bool = True) -> "Supervised":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import all_mean, all_sum, world_size
-from rrl_dist.objectives.objective import Objective, report
+from rrl_dist.objectives.objective import Objective, report, width_of
 
 
 def covariance(z: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class VICReg(Objective):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = projector(int(encoder.num_features))  # type: ignore[arg-type]
+        self.projector = projector(width_of(encoder, "num_features"))
         self.weights = (invariance_weight, variance_weight, covariance_weight)
         self.eps = eps
 
