@@ -6,7 +6,6 @@ started again; a changed setting means other folders for exactly the stages it t
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,32 +15,21 @@ from rrl_dist.core.display import Display
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.run_directory import StageFolder
 from rrl_dist.core.storage import read_json, write_bytes, write_json
-from rrl_dist.data.datasets import DataSource, ImageSet
-from rrl_dist.data.prepare import prepare_beton, stored_as
-from rrl_dist.evaluate.comparison import compare, costs
+from rrl_dist.data.datasets import ImageSet
+from rrl_dist.data.prepare import prepare_beton
+from rrl_dist.evaluate.comparison import Entry, compare, costs
 from rrl_dist.evaluate.evaluation import evaluate
 from rrl_dist.evaluate.plan import build_suite
 from rrl_dist.models.artefact import copy_artefact, load_artefact
+from rrl_dist.stages import identifying, pretrain_stage, probe_stage
+from rrl_dist.tasks import Images, Part, cut_tasks
 from rrl_dist.training import cluster
-from rrl_dist.training.build import build
 from rrl_dist.training.lineage import ordered
 from rrl_dist.training.rehearsal import UNTRAINED, rehearse
 from rrl_dist.training.stage import run_length
 from rrl_dist.training.worker import launch
 
 Config = Mapping[str, Any]
-SPLITS = ("pretrain", "train", "val", "test")
-# What a training stage's result depends on, folders of models aside.
-_IDENTIFYING = ("seed", "split", "model", "objective", "views", "optim")
-_WITHOUT_EFFECT = ("log_every", "checkpoint_every", "micro_batch")
-
-
-@dataclass(frozen=True)
-class Images:
-    """The splits of the data set: what they hold, by fingerprint, and how many."""
-
-    fingerprints: Mapping[str, str]
-    counts: Mapping[str, int]
 
 
 class Experiment:
@@ -49,8 +37,8 @@ class Experiment:
 
     Args:
         config: plain resolved configuration: `name`, `seed`, `data`, `model`, `ball`,
-            `arms`, `protocol`, `suite`, `evaluate`, `strategy`, `probe`, `loader`,
-            `betons`, `cluster`.
+            `arms`, `tasks`, `protocol`, `suite`, `evaluate`, `strategy`, `probe`,
+            `loader`, `betons`, `cluster`.
         folder: the run directory, held by the caller.
         start_cluster: as `training.cluster.session` yields it; called when the first
             stage that is not done needs it.
@@ -69,8 +57,9 @@ class Experiment:
         self.threads = int(config["cluster"]["threads"])
         self.workers = int(config["cluster"]["workers"])
         self.loader = str(config["loader"])
-        self.stored = "exact"
-        self.source: DataSource = build(config["data"])
+        self.whole = Part(None, config["data"])
+        self.tasks = cut_tasks(config) or (self.whole,)
+        self.images: dict[Part, Images] = {}
         self.stages: dict[str, StageFolder] = {}
 
     @cached_property
@@ -80,65 +69,77 @@ class Experiment:
 
     def run(self) -> None:
         """Do what is missing, and write `results.json` and `cost.json`."""
-        images = self.prepare()
+        self.prepare()
         encoders: dict[str, Path] = {}
         for arm in ordered(self.config["arms"]):
             teacher = self.config["arms"][arm]["teacher"]
             known = None if teacher is None else encoders[teacher]
-            encoders[arm] = self.pretrain(arm, images, known)
+            encoders[arm] = self.pretrain(arm, known)
         found = {}
         for arm, encoder in encoders.items():
-            found[arm] = self.evaluate(arm, images, self.probe(arm, images, encoder))
+            for part in self.tasks:
+                classifier = self.probe(arm, part, encoder)
+                found[arm, part.task] = self.evaluate(arm, part, classifier)
         self.summarize(found)
 
-    def prepare(self) -> Images:
+    def prepare(self) -> None:
         """Read the images, and write the `.beton` files that are missing."""
         self.display.stage("data", done=False)
         cluster.check(self.config["cluster"])
-        self.source.check()
-        splits = {name: self.source.split(name) for name in SPLITS}
-        found = Images(
-            {name: split.fingerprint for name, split in splits.items()},
-            {name: len(split) for name, split in splits.items()},
-        )
-        counts = ", ".join(f"{count} {name}" for name, count in found.counts.items())
-        self.display.notify(f"{self.source.name}: {counts} images")
-        self._check_lengths(found)
+        parts = list(dict.fromkeys([self.whole, *self.tasks]))
+        for part in parts:
+            part.check()
+        trained = [split for part in parts for split in self._read(part)]
+        self._check_lengths()
         self._rehearse()
         if self.loader != "memory":
-            self._write_betons(splits["pretrain"], splits["train"])
-        if self.loader != "memory" and stored_as(splits["pretrain"]) == "jpg":
-            # Those pixels are not the decoded originals that memory would give.
-            self.stored = "jpg"
-        return found
+            self._write_betons(*trained)
 
-    def _check_lengths(self, images: Images) -> None:
+    def _read(self, part: Part) -> list[ImageSet]:
+        """Note what a part holds; returns the splits that are trained on."""
+        splits = part.read()
+        images = self.images[part] = Images.of(splits)
+        counts = ", ".join(f"{count} {name}" for name, count in images.counts.items())
+        self.display.notify(f"{part.label}: {counts} images")
+        arms = self.config["arms"].values() if part is self.whole else ()
+        used = {str(arm.get("split", "pretrain")) for arm in arms if "train" in arm}
+        if part in self.tasks and "protocol" in self.config:
+            used.add("train")
+        return [split for name, split in splits.items() if name in used]
+
+    def _check_lengths(self) -> None:
         """A batch that does not fit is told of before the first stage, not the last."""
         key = "arms.{}.train" if "protocol" in self.config else "train"
         for name, arm in self.config["arms"].items():
             if "train" in arm:
-                count, own = images.counts["pretrain"], key.format(name)
+                count = self.images[self.whole].counts[arm.get("split", "pretrain")]
+                own = key.format(name)
                 run_length(arm["train"], None, count, self.workers, key=own)
-        if "protocol" in self.config:
-            train, count = self.config["protocol"]["train"], images.counts["train"]
-            run_length(train, None, count, self.workers, key="protocol.train")
+        for part in self.tasks if "protocol" in self.config else ():
+            own, count = self.config["protocol"], self.images[part].counts["train"]
+            with part.naming():
+                key = "protocol.train"
+                run_length(own["train"], None, count, self.workers, key=key)
 
     def _rehearse(self) -> None:
         """What cannot run is told now, not when its turn has come."""
         if "suite" in self.config:
             build_suite(self.config["suite"], self.config["ball"], seed=0)
-        stages = {}
-        for arm, own in self.config["arms"].items():
-            if "train" in own:
-                teacher = UNTRAINED if own["teacher"] else self.config.get("teacher")
-                stages[f"pretrain-{arm}"] = pretrain_stage(self.config, arm, teacher)
+        arms = [arm for arm, own in self.config["arms"].items() if "train" in own]
+        for arm in arms:
+            own = self.config["arms"][arm]
+            teacher = UNTRAINED if own["teacher"] else self.config.get("teacher")
+            stage = pretrain_stage(self.config, arm, teacher)
+            self._rehearse_one(f"pretrain-{arm}", stage, self.whole)
         # A model from a file is not built from its own description.
-        if stages and "protocol" in self.config:
-            stage = probe_stage(self.config, UNTRAINED)
-            stages["probe"] = {**stage, "model": self.config["model"], "teacher": None}
-        size, classes = self.source.size, self.source.num_classes
-        for name, stage in stages.items():
-            rehearse(name, stage, size=size, num_classes=classes, workers=self.workers)
+        for part in self.tasks if arms and "protocol" in self.config else ():
+            stage = probe_stage({**self.config, "data": part.data}, UNTRAINED)
+            own = {**stage, "model": self.config["model"]}
+            self._rehearse_one(part.entry("probe"), own, part)
+
+    def _rehearse_one(self, name: str, stage: Config, part: Part) -> None:
+        size, classes = part.source.size, part.source.num_classes
+        rehearse(name, stage, size=size, num_classes=classes, workers=self.workers)
 
     def _write_betons(self, *splits: ImageSet) -> None:
         """Where FFCV is missing and was not insisted on, memory takes over."""
@@ -158,24 +159,27 @@ class Experiment:
                 self.loader = "memory"
                 return
 
-    def pretrain(self, arm: str, images: Images, teacher: Path | None) -> Path:
+    def pretrain(self, arm: str, teacher: Path | None) -> Path:
         """Train one arm's encoder; returns the folder of the model."""
         stage = pretrain_stage(self.config, arm, teacher)
-        model = self._train(f"pretrain-{arm}", stage, images)
+        model = self._train(f"pretrain-{arm}", stage, self.whole)
         copy_artefact(model, self.folder / "models" / arm)
         return model
 
-    def probe(self, arm: str, images: Images, encoder: Path) -> Path:
+    def probe(self, arm: str, part: Part, encoder: Path) -> Path:
         """Put a linear head on a frozen encoder; returns the classifier's folder."""
-        stage = probe_stage(self.config, encoder)
-        model = self._train(f"probe-{arm}", stage, images)
-        copy_artefact(model, self.folder / "classifiers" / arm)
+        stage = probe_stage({**self.config, "data": part.data}, encoder)
+        model = self._train(f"probe-{part.entry(arm)}", stage, part)
+        copy_artefact(model, self.folder / "classifiers" / part.entry(arm))
         return model
 
-    def _train(self, name: str, stage: dict[str, Any], images: Images) -> Path:
-        split = stage["split"]
-        pixels = {"images": images.fingerprints[split], "stored": self.stored}
-        settings = {**_identifying(stage), **pixels}
+    def _train(self, name: str, stage: dict[str, Any], part: Part) -> Path:
+        split, images = stage["split"], self.images[part]
+        # Pixels of a JPEG are not the decoded originals that memory gives.
+        jpg = self.loader != "memory" and images.stored[split] == "jpg"
+        pixels = {"images": images.fingerprints[split]}
+        pixels["stored"] = "jpg" if jpg else "exact"
+        settings = {**identifying(stage), **pixels}
         folder = self._folder(name, settings)
         if folder.done:
             return folder.path
@@ -188,44 +192,45 @@ class Experiment:
             launch(stage, folder.path, where, self.display.notify)
         return folder.path
 
-    def evaluate(self, arm: str, images: Images, classifier: Path) -> dict[str, Any]:
+    def evaluate(self, arm: str, part: Part, classifier: Path) -> dict[str, Any]:
         """Attack one arm's classifier; returns its numbers."""
         own, artefact = self.config["evaluate"], load_artefact(classifier)
-        if artefact.classes != self.source.class_names:
+        if artefact.classes != part.source.class_names:
             raise UserError(
                 f"{classifier} tells {len(artefact.classes)} classes apart that are "
-                f"not those of {self.source.name}; set data= and data.classes="
+                f"not those of {part.source.name}; set data= and data.classes="
             )
         fingerprint = {
             "code": __version__,
             "weights": artefact.sha256,
-            "images": images.fingerprints["test"],
+            "images": self.images[part].fingerprints["test"],
             "limit": own["limit"],
-            "ball": self.config["ball"],
-            "suite": self.config["suite"],
-            "seed": self.config["seed"],
+            **{key: self.config[key] for key in ("ball", "suite", "seed")},
         }
-        folder = self._folder(f"evaluate-{arm}", fingerprint)
+        folder = self._folder(f"evaluate-{part.entry(arm)}", fingerprint)
         pictures = folder.path / f"gallery-{own['gallery']}.npz"
         if not folder.done or (own["gallery"] and not pictures.is_file()):
-            shared = ("data", "suite", "ball", "seed")
-            job = {
-                **own,
-                **{key: self.config[key] for key in shared},
-                "split": "test",
-                "classifier": str(classifier),
-                "threads": self.threads,
-                "fingerprint": fingerprint,
-            }
-            counting = self.display.counting("attacking images")
-            where = self.cluster
-            with folder.attempt():
-                evaluate(job, folder.path, where, progress=counting)
+            self._attack(folder, part, classifier)
         if pictures.is_file():
-            kept = self.folder / "gallery" / f"{arm}.npz"
+            kept = self.folder / "gallery" / f"{part.entry(arm)}.npz"
             write_bytes(kept, pictures.read_bytes())
         numbers: dict[str, Any] = read_json(folder.path / "results.json")
         return numbers
+
+    def _attack(self, folder: StageFolder, part: Part, classifier: Path) -> None:
+        job = {
+            **self.config["evaluate"],
+            **{key: self.config[key] for key in ("suite", "ball", "seed")},
+            "data": part.data,
+            "split": "test",
+            "classifier": str(classifier),
+            "threads": self.threads,
+            "fingerprint": folder.settings,
+        }
+        counting = self.display.counting("attacking images")
+        where = self.cluster
+        with folder.attempt():
+            evaluate(job, folder.path, where, progress=counting)
 
     def _folder(self, name: str, settings: Config) -> StageFolder:
         folder = StageFolder.of(self.folder, name, settings)
@@ -233,10 +238,10 @@ class Experiment:
         self.display.stage(name, done=folder.done)
         return folder
 
-    def summarize(self, found: Mapping[str, Config]) -> None:
-        """Write `results.json` and `cost.json` of the evaluated arms."""
+    def summarize(self, found: Mapping[Entry, Config]) -> None:
+        """Write `results.json` and `cost.json` of what was evaluated."""
         seconds = {name: folder.seconds for name, folder in self.stages.items()}
-        cost = costs(self.config["arms"], seconds, self._device())
+        cost = costs(self.config["arms"], found, seconds, self._device())
         write_json(self.folder / "cost.json", cost)
         write_json(self.folder / "results.json", compare(self.config, found))
 
@@ -248,52 +253,3 @@ class Experiment:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         each = "GPU" if self.cluster["gpu"] else f"CPU, {threads}"
         return f"{self.cluster['workers']} x {each}"
-
-
-def pretrain_stage(config: Config, arm: str, teacher: Path | None) -> dict[str, Any]:
-    """Configuration of an arm's training stage, as `train_stage` takes it."""
-    own = config["arms"][arm]
-    return {
-        **_common(config),
-        **{key: own[key] for key in ("objective", "views", "optim", "train")},
-        "split": own.get("split", "pretrain"),
-        "model": config["model"],
-        "probe": config["probe"],
-        "init": None,
-        "teacher": None if teacher is None else str(teacher),
-    }
-
-
-def probe_stage(config: Config, encoder: Path) -> dict[str, Any]:
-    """Configuration of the stage that puts a head on an encoder."""
-    own = config["protocol"]
-    return {
-        **_common(config),
-        **{key: own[key] for key in ("objective", "views", "optim", "train")},
-        "split": "train",
-        "model": None,
-        "probe": None,
-        "init": str(encoder),
-        "teacher": None,
-    }
-
-
-def _common(config: Config) -> dict[str, Any]:
-    keys = ("seed", "data", "strategy", "loader", "betons")
-    return {
-        **{key: config[key] for key in keys},
-        "threads": int(config["cluster"]["threads"]),
-    }
-
-
-def _identifying(stage: Config) -> dict[str, Any]:
-    """What a training stage's result depends on, folders replaced by weights."""
-    train = {k: v for k, v in stage["train"].items() if k not in _WITHOUT_EFFECT}
-    parents = {
-        key: None if stage[key] is None else load_artefact(Path(stage[key])).sha256
-        for key in ("init", "teacher")
-    }
-    settings = {key: stage[key] for key in _IDENTIFYING}
-    # The rest of a strategy, as the number of workers, changes last digits only.
-    settings["precision"] = stage["strategy"]["precision"]
-    return {"code": __version__, **settings, "train": train, **parents}

@@ -12,9 +12,11 @@ from rrl_dist.core.batch import Batch
 from rrl_dist.data.datasets import DataSource
 from rrl_dist.data.views import Views
 from rrl_dist.models.encoder import Encoder
-from rrl_dist.objectives.objective import Frozen, Objective
+from rrl_dist.objectives.objective import Objective
 from rrl_dist.training.build import build, build_encoder, build_objective
+from rrl_dist.training.loop import after_step
 from rrl_dist.training.optim import parameter_groups, set_learning_rate
+from rrl_dist.training.rehearsal import untrained_teacher
 
 Config = Mapping[str, Any]
 
@@ -59,7 +61,9 @@ def random_batch(views: Views, size: int, *, step: int = 0) -> Batch:
     return Batch(images, drawn, index % CLASSES, index, step)
 
 
-def two_steps(stage: Config, *, model: Config, size: int | None = None) -> Objective:
+def steps(
+    stage: Config, *, model: Config, size: int | None = None, count: int = 2
+) -> Objective:
     """Train as the loop does, on random images: what is trained moves.
 
     Args:
@@ -67,16 +71,18 @@ def two_steps(stage: Config, *, model: Config, size: int | None = None) -> Objec
             is an untrained one if it is not None.
         model: stands in for the stage's.
         size: of the images; None for the data set's.
+        count: of the steps.
     """
     source: DataSource = build(stage["data"])
     teacher = None
     if stage["teacher"] is not None:
-        teacher = Frozen(build_encoder(model, seed=1), sha256="teacher")
+        teacher = untrained_teacher({**stage, "model": model})
     objective = build_objective(
         stage["objective"],
         encoder=build_encoder(model, seed=0),
         teacher=teacher,
         num_classes=CLASSES,
+        image_size=size or source.size,
         seed=0,
     )
     optim = stage["optim"]
@@ -91,17 +97,27 @@ def two_steps(stage: Config, *, model: Config, size: int | None = None) -> Objec
     strategy.wrap(objective, optimizer, torch.device("cpu"))
     views: Views = build(stage["views"])
     trained = [p for p in objective.parameters() if p.requires_grad]
-    before = [p.detach().clone() for p in trained]
-    for step in range(2):
+    with strategy.gathered():
+        before = [p.detach().clone() for p in trained]
+    for step in range(count):
         batch = random_batch(views, size or source.size, step=step)
-        with strategy.autocast():
+        with strategy.raw():
             batch = objective.inner(batch)
         assert all(p.grad is None for p in objective.parameters())
         terms = strategy.forward(batch)
         assert all(bool(term.isfinite()) for term in terms.values())
         strategy.update(terms["loss"])
-        objective.after_step((step + 1) / 2)
-    assert all(bool(p.isfinite().all()) for p in trained)
-    moved = [not torch.equal(p, old) for p, old in zip(trained, before, strict=True)]
+        after_step(objective, strategy, (step + 1) / count)
+    with strategy.gathered():
+        assert all(bool(p.isfinite().all()) for p in trained)
+        pairs = zip(trained, before, strict=True)
+        moved = [not torch.equal(p, old) for p, old in pairs]
     assert sum(moved) > len(moved) / 2
     return objective
+
+
+def one_step(name: str, strategy: str) -> None:
+    """Of an objective's YAML under a strategy's, on this worker."""
+    chosen = (f"objective={name}", f"strategy={strategy}")
+    config = compose("pretrain", *chosen, "views=simclr", "optim=sgd")
+    steps({**config, "teacher": "any"}, model=tiny_model(), size=16, count=1)

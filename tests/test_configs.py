@@ -12,7 +12,7 @@ import torch
 from hydra.errors import HydraException
 from torch import nn
 
-from rrl_dist.attacks import Attack, Ball
+from rrl_dist.attacks import Attack, Ball, FeatureAttack
 from rrl_dist.attacks.margins import cross_entropy
 from rrl_dist.cli.app import CONFIGS
 from rrl_dist.cli.main import COMMANDS
@@ -21,8 +21,8 @@ from rrl_dist.data.datasets import DataSource, ImageSet
 from rrl_dist.data.sources import SOURCES
 from rrl_dist.data.views import Views
 from rrl_dist.evaluate.plan import build_suite
-from rrl_dist.experiment import pretrain_stage, probe_stage
 from rrl_dist.models.encoder import Classifier
+from rrl_dist.stages import pretrain_stage, probe_stage
 from rrl_dist.training.build import build, build_encoder
 from rrl_dist.training.cluster import session
 from rrl_dist.training.lineage import ordered
@@ -33,11 +33,13 @@ from tests.composing import (
     TINY,
     compose,
     names,
+    one_step,
     random_batch,
+    steps,
     tiny_encoder,
     tiny_model,
-    two_steps,
 )
+from tests.gloo import run_workers
 
 # Where a group's files are chosen: a command, and what the group is called there.
 GROUPS = {
@@ -137,7 +139,14 @@ def test_model(name: str) -> None:
 @every("objective")
 def test_objective(name: str) -> None:
     config = chosen("objective", name, "views=simclr", "optim=sgd")
-    two_steps({**config, "teacher": "any"}, model=tiny_model(), size=16)
+    steps({**config, "teacher": "any"}, model=tiny_model(), size=16)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", [s for s in names("strategy") if s != "single"])
+@every("objective")
+def test_objective_under_every_strategy(name: str, strategy: str) -> None:
+    run_workers(2, one_step, name, strategy)
 
 
 @every("optim")
@@ -148,13 +157,13 @@ def test_optim(name: str) -> None:
     rates = [schedule(i / 10, epochs=10.0, peak=peak) for i in range(100)]
     assert 0 < max(rates) <= peak * (1 + 1e-9)
     assert min(rates) >= 0
-    two_steps({**config, "teacher": None}, model=tiny_model(), size=16)
+    steps({**config, "teacher": None}, model=tiny_model(), size=16)
 
 
 @every("strategy")
 def test_strategy(name: str) -> None:
     config = chosen("strategy", name, "objective=supervised", "views=none", "optim=sgd")
-    two_steps({**config, "teacher": None}, model=tiny_model(), size=16)
+    steps({**config, "teacher": None}, model=tiny_model(), size=16)
 
 
 @every("ball")
@@ -172,12 +181,17 @@ def test_attack(name: str) -> None:
     config = chosen("attack", name)["probe"]["attack"]
     attack: Attack = build({**config, "micro_batch": 4}, seed=0)
     x = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
-    nn.init.normal_(model[1].weight, generator=torch.Generator().manual_seed(1))
+    model = Classifier(nn.Flatten(), nn.Linear(48, 2))
+    nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(1))
     y = model(x).argmax(1)
     x_adv = attack(model, x, y)
-    loss, attacked = (cross_entropy(model(images), y) for images in (x, x_adv))
-    assert bool((attacked > loss).all())
+
+    def raised(images: torch.Tensor) -> torch.Tensor:
+        if isinstance(attack, FeatureAttack):
+            return (model.encoder(images) - model.encoder(x)).norm(dim=1)
+        return cross_entropy(model(images), y)
+
+    assert bool((raised(x_adv) > raised(x)).all())
     assert bool((attack.ball.distance(x_adv, x) <= attack.ball.eps * (1 + 1e-6)).all())
 
 
@@ -188,7 +202,10 @@ def test_suite(name: str) -> None:
     assert suite.full[0] == "clean"
     assert len(suite.full) > 1
     curve = [component for _, component in suite.curve]
-    assert {*suite.full, *curve, suite.shown} == set(suite.attacks)
+    levels = [component for _, names in suite.levels for component in names]
+    searches = {suite.search} - {None}
+    known = {*suite.full, *curve, *levels, *searches, suite.shown}
+    assert known == set(suite.attacks)
     assert suite.curve == tuple(sorted(suite.curve))
 
 
@@ -253,7 +270,7 @@ def test_protocol(name: str) -> None:
     config = chosen("protocol", name)
     stage = probe_stage(config, Path("nowhere"))
     run_length(stage["train"], None, IMAGES, 1)
-    objective = two_steps(stage, model=tiny_model())
+    objective = steps(stage, model=tiny_model())
     assert isinstance(objective.trained(), Classifier)
 
 
@@ -276,4 +293,4 @@ def test_experiment(name: str, preset: str | None) -> None:
     for stage in stages:
         run_length(stage["train"], stage["probe"], IMAGES, 1)
         build(stage["optim"]["schedule"])
-        two_steps(stage, model=model)
+        steps(stage, model=model)

@@ -17,14 +17,16 @@ import rrl_dist.objectives
 from rrl_dist.attacks import Attack, Linf
 from rrl_dist.attacks.margins import cross_entropy
 from rrl_dist.cli.app import CONFIGS
+from rrl_dist.cli.arguments import jobs
 from rrl_dist.cli.main import COMMANDS
 from rrl_dist.evaluate.plan import build_suite
 from rrl_dist.training.build import build
-from tests.composing import compose, tiny_model, two_steps
+from tests.composing import compose, steps, tiny_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/data.md", "docs/decisions.md"]
 PAGES += ["docs/strategies.md", "docs/mistakes.md", "cluster/README.md"]
+PAGES += ["docs/comparing.md", "docs/evaluation.md"]
 # A path of the tree, in backticks; NAME and CLASS stand for what a reader puts in.
 _PATH = re.compile(r"`((?:rrl_dist|configs|tests|docker|docs|cluster|\.ci)/[\w./-]*)`")
 _FILE = re.compile(r"`(Makefile|[A-Z]+\.md|[\w-]+\.toml)`")
@@ -98,12 +100,14 @@ def test_every_command_composes(page: str) -> None:
             continue
         assert name in COMMANDS
         options = {word for word in words if word.startswith("-")}
-        assert options <= {"--plan", "--help"}
+        assert options <= {"--plan", "--help", "--multirun"}
         # `rrl report demo` has words without "="; NAME stands for what a reader gives.
         overrides = [word for word in words if "=" in word and "NAME" not in word]
         if name == "evaluate":  # which takes a folder where others take an architecture
             overrides = [re.sub("^model=", "artefact=", o) for o in overrides]
-        compose(name, *(o for o in overrides if not NEW.search(o)))
+        known = [o for o in overrides if not NEW.search(o)]
+        for job in jobs(known, sweeping="--multirun" in options):
+            compose(name, *(str(override.input_line) for override in job))
 
 
 @page
@@ -173,7 +177,7 @@ def test_the_objective_of_contributing_trains(added: Path) -> None:
         :1
     ]
     config = with_files(added, words[0], *words[1:], "optim=sgd")
-    two_steps({**config, "teacher": None}, model=tiny_model(), size=16)
+    steps({**config, "teacher": None}, model=tiny_model(), size=16)
 
 
 def test_the_objectives_own_test_passes(added: Path) -> None:

@@ -11,6 +11,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rrl_dist.cli.arguments import multirun_last
 from rrl_dist.cli.overrides import check_overrides
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.interrupts import interrupt
@@ -45,6 +46,7 @@ def run_command(name: str, command: Command) -> None:
 
     # A batch system's polite request to end is answered like Ctrl-C.
     signal.signal(signal.SIGTERM, interrupt)
+    sys.argv[1:] = multirun_last(sys.argv[1:])
     try:
         check_overrides(name, CONFIGS, sys.argv[1:])
         main()

@@ -17,6 +17,7 @@ from rrl_dist.cli.report import show
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.run_directory import open_run
 from rrl_dist.experiment import Experiment
+from rrl_dist.models.artefact import Artefact
 from rrl_dist.training.build import load_model
 from rrl_dist.training.cluster import check
 
@@ -41,9 +42,8 @@ def evaluate(config: dict[str, Any], config_yaml: str) -> None:
     model = Path(config["artefact"]).expanduser().absolute()
     artefact = load_model(model)
     arm = model.name
-    # A probed classifier is named after what its encoder was trained with.
-    training = artefact.training.get("encoder", artefact.training)
-    if not isinstance(training, dict) or "objective" not in training:
+    training = _training(artefact)
+    if not _names_a_method(training):
         raise UserError(
             f"{model / 'model.json'} does not say what objective trained the model; "
             "give a model that rrl has written"
@@ -56,8 +56,22 @@ def evaluate(config: dict[str, Any], config_yaml: str) -> None:
         experiment = Experiment(whole, folder, start, terminal)
         about = identity("evaluate", arms, config["data"])
         stack.enter_context(open_run(folder, about, config_yaml))
-        images = experiment.prepare()
+        experiment.prepare()
+        part = experiment.whole
         if not artefact.classes:
-            model = experiment.probe(arm, images, model)
-        experiment.summarize({arm: experiment.evaluate(arm, images, model)})
+            model = experiment.probe(arm, part, model)
+        experiment.summarize({(arm, None): experiment.evaluate(arm, part, model)})
     show([folder], folder, terminal)
+
+
+def _training(artefact: Artefact) -> Any:
+    """What gave the model its name: of a probed classifier, its encoder's training."""
+    training = artefact.training
+    objective = training.get("objective")
+    probed = isinstance(objective, dict) and objective.get("train_encoder") is False
+    return training.get("encoder", training) if probed else training
+
+
+def _names_a_method(training: Any) -> bool:
+    objective = training.get("objective") if isinstance(training, dict) else None
+    return isinstance(objective, dict) and "_target_" in objective

@@ -4,31 +4,27 @@ Hydra answers a mistake in several lines and proposes `+key`, which would be tak
 then ignored. Here each gets one line that names the nearest valid key or option.
 """
 
-import argparse
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
-from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import (
-    HydraException,
-    MissingConfigException,
-    OverrideParseException,
-)
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rrl_dist.cli.arguments import jobs, options_of
 from rrl_dist.cli.values import check_value
 from rrl_dist.core.errors import UserError
 
 # Where keys may be added: names that a person chooses, and what has a default.
-_TAKEN = (("arms", "*"), ("arms", "*", "split"), ("suite", "attacks", "*"))
+_TAKEN = (
+    *(("arms", "*"), ("arms", "*", "split"), ("tasks", "*")),
+    ("suite", "attacks", "*"),
+)
 _NEAR = 0.6  # of difflib's ratio; below it a proposal is a guess
 
 
@@ -43,67 +39,32 @@ def check_overrides(command: str, configs: Path, arguments: Sequence[str]) -> No
     Raises:
         UserError: the first mistake.
     """
-    options = _options(command, arguments)
+    options = options_of(command, arguments)
     foreign = options.config_path or options.config_dir or options.experimental_rerun
     if options.help or options.hydra_help or options.shell_completion or foreign:
         return
     with initialize_config_dir(str(configs), version_base="1.3"):
         composer = _Composer(options.config_name or command, configs)
-        for overrides in _jobs(options.overrides, sweeping=options.multirun):
-            composer.check(overrides)
-
-
-def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
-    parser = get_args_parser()
-    parser.exit_on_error = False
-    try:
-        options, unknown = parser.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise UserError(f"{error}; see rrl {command} --help") from None
-    if unknown:
-        if "=" in unknown[0]:
-            raise UserError(f"{unknown[0]} comes after an option; write settings first")
-        raise UserError(f"{unknown[0]} is no option; see rrl {command} --help")
-    return options
-
-
-def _jobs(texts: Sequence[str], *, sweeping: bool) -> Iterator[list[Override]]:
-    """The overrides of each job of a `--multirun`; of one job without it."""
-    choices: list[list[str]] = []
-    for override, text in zip(map(_parsed, texts), texts, strict=True):
-        if not override.is_sweep_override():
-            choices.append([text])
-        elif sweeping and override.is_discrete_sweep():
-            key, values = override.get_key_element(), override.sweep_string_iterator()
-            choices.append([f"{key}={value}" for value in values])
-        else:
-            key, _, value = text.partition("=")
+        found = [
+            _run_of(composer.check(overrides))
+            for overrides in jobs(options.overrides, sweeping=options.multirun)
+        ]
+    for run in found:
+        if run is not None and found.count(run) > 1:
+            _, name = run
             raise UserError(
-                f"{text} gives several values; add --multirun for a run with each, or "
-                f"write {key}=[{value}] for a list"
+                f"{found.count(run)} runs are named {name}, and each would replace the "
+                f"one before; name each apart, such as 'name={name}-${{seed}}'"
             )
-    for job in product(*choices):
-        yield [_parsed(text) for text in job]
 
 
-def _parsed(text: str) -> Override:
-    key, equals, value = text.partition("=")
-    if equals and not key:
-        raise UserError(f"{text} has no key; settings are given as key=value")
+def _run_of(config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Storage and name of the run; None where a command has none, or none yet."""
     try:
-        (override,) = OverridesParser.create().parse_overrides([text])
-    except OverrideParseException:
-        if not equals:
-            raise UserError(f"{text} has no value; give {text}=VALUE") from None
-        if value.startswith("~"):
-            raise UserError(
-                f"{text}: ~ is not expanded here; write the folder out, or "
-                f'{key}="$HOME{value[1:]}"'
-            ) from None
-        raise UserError(
-            f"{text}: this value needs quotes of its own: '{key}=\"{value}\"'"
-        ) from None
-    return override
+        found = OmegaConf.create(dict(config))
+        return None if found.get("name") is None else (str(found.storage), found.name)
+    except OmegaConfBaseException:  # told of where all references are resolved
+        return None
 
 
 class _Composer:
@@ -117,8 +78,8 @@ class _Composer:
     def __init__(self, command: str, configs: Path) -> None:
         self.command, self.configs = command, configs
 
-    def check(self, overrides: Sequence[Override]) -> None:
-        """Raises `UserError` for the first mistake."""
+    def check(self, overrides: Sequence[Override]) -> dict[str, Any]:
+        """What is composed, references unresolved; `UserError` for a mistake."""
         chosen = [o for o in overrides if self._chooses(o)]
         for override in chosen:
             self._check_choice(override)
@@ -126,7 +87,9 @@ class _Composer:
         for override in overrides:
             if override not in chosen:
                 self._check_setting(override, known)
-        self._check_arms(self._compose(overrides))
+        found = self._compose(overrides)
+        self._check_arms(found)
+        return found
 
     def _chooses(self, override: Override) -> bool:
         """Whether it chooses a file of a group, or is Hydra's own."""

@@ -1,13 +1,14 @@
 """`--plan`: the stages of an experiment, and what they would take here."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from rich.table import Table
 
-from rrl_dist.data.datasets import DataSource
 from rrl_dist.evaluate.plan import build_suite
-from rrl_dist.experiment import Config, pretrain_stage, probe_stage
-from rrl_dist.training.build import build
+from rrl_dist.stages import Config, pretrain_stage, probe_stage
+from rrl_dist.tasks import Part, cut_tasks
 from rrl_dist.training.devices import gpus_here, own_device
 from rrl_dist.training.forecast import Forecast, as_text, forecast
 from rrl_dist.training.lineage import ordered
@@ -21,58 +22,87 @@ def plan(config: Config) -> Table:
     Hours and memory come from a few steps measured on this machine's device, scaled to
     the stage's length; nothing is written.
     """
-    source: DataSource = build(config["data"])
-    source.check()
-    counts = {name: len(source.split(name)) for name in ("pretrain", "train", "test")}
-    workers = int(config["cluster"]["workers"])
+    whole = Part(None, config["data"])
+    tasks = cut_tasks(config) or (whole,)
+    counts = {part: _counts(part) for part in dict.fromkeys([whole, *tasks])}
     table = Table(title=f"{config['name']}: stages", title_justify="left")
     for column in ("stage", "work", "memory a worker", "hours", "disk"):
         table.add_column(column, justify="left" if column == "stage" else "right")
-    betons = sum(counts[name] for name in ("pretrain", "train")) * 3 * source.size**2
-    pixels = f"{sum(counts.values())} images"
-    table.add_row("data", pixels, "", "", as_text(betons))
-    hours = 0.0
+    table.add_row(*_data_row(whole, counts))
     device = own_device({"gpu": config["cluster"]["gpu"] and gpus_here() > 0})
-    for name, stage in _training_stages(config).items():
-        length = run_length(stage["train"], None, counts[str(stage["split"])], workers)
-        found = forecast(
-            stage,
-            steps=length.steps,
-            size=source.size,
-            num_classes=source.num_classes,
-            workers=workers,
-            device=device,
-        )
+    hours = 0.0
+    for name, part, stage in _training_stages(config, whole, tasks):
+        steps, found = _forecast(config, stage, part, counts[part], device)
         hours += found.hours
-        table.add_row(name, f"{length.steps} steps", *_needs(found))
-    for row in _evaluations(config, counts["test"]):
-        table.add_row(*row)
+        table.add_row(name, f"{steps} steps", *_needs(found))
+    for arm in ordered(config["arms"]):
+        for part in tasks:
+            name = f"evaluate-{part.entry(arm)}"
+            table.add_row(name, _attacks(config, counts[part]["test"]), "", "", "")
     table.caption = (
         f"measured on this machine; training takes about {_hours(hours)} in all"
     )
     return table
 
 
-def _training_stages(config: Config) -> dict[str, dict[str, Any]]:
-    stages: dict[str, dict[str, Any]] = {}
+def _counts(part: Part) -> dict[str, int]:
+    part.check()
+    return {name: len(split) for name, split in part.read().items()}
+
+
+def _data_row(whole: Part, counts: Mapping[Part, Mapping[str, int]]) -> tuple[str, ...]:
+    """Images of the data set, and what their `.beton` files take."""
+    stored = sum(counts[whole][name] for name in ("pretrain", "train"))
+    stored += sum(count["train"] for part, count in counts.items() if part.task)
+    images = sum(count for name, count in counts[whole].items() if name != "val")
+    size = stored * 3 * whole.source.size**2
+    return "data", f"{images} images", "", "", as_text(size)
+
+
+def _forecast(
+    config: Config,
+    stage: dict[str, Any],
+    part: Part,
+    counts: Mapping[str, int],
+    device: torch.device,
+) -> tuple[int, Forecast]:
+    """Steps of a stage on a part, and its needs."""
+    workers = int(config["cluster"]["workers"])
+    with part.naming():
+        length = run_length(stage["train"], None, counts[str(stage["split"])], workers)
+    found = forecast(
+        stage,
+        steps=length.steps,
+        size=part.source.size,
+        num_classes=part.source.num_classes,
+        workers=workers,
+        device=device,
+    )
+    return length.steps, found
+
+
+def _training_stages(
+    config: Config, whole: Part, tasks: Sequence[Part]
+) -> Iterator[tuple[str, Part, dict[str, Any]]]:
+    """Name, images and configuration of each."""
     arms = ordered(config["arms"])
     for arm in arms:
         teacher = config["arms"][arm]["teacher"]
         known = None if teacher is None else UNTRAINED
-        stages[f"pretrain-{arm}"] = pretrain_stage(config, arm, known)
+        yield f"pretrain-{arm}", whole, pretrain_stage(config, arm, known)
     for arm in arms:
-        stage = probe_stage(config, UNTRAINED)
-        stages[f"probe-{arm}"] = {**stage, "model": config["model"]}
-    return stages
+        for part in tasks:
+            stage = probe_stage({**config, "data": part.data}, UNTRAINED)
+            own = {**stage, "model": config["model"]}
+            yield f"probe-{part.entry(arm)}", part, own
 
 
-def _evaluations(config: Config, images: int) -> list[tuple[str, ...]]:
+def _attacks(config: Config, images: int) -> str:
     """Passes of the model by component: the suite's own numbers, not timed."""
     limit = config["evaluate"]["limit"]
     count = images if limit is None else min(images, int(limit))
     suite = build_suite(config["suite"], config["ball"], seed=0)
-    work = f"{count} images x {len(suite.attacks)} components"
-    return [(f"evaluate-{a}", work, "", "", "") for a in ordered(config["arms"])]
+    return f"{count} images x {len(suite.attacks)} components"
 
 
 def _needs(found: Forecast) -> tuple[str, str, str]:

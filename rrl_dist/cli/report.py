@@ -8,8 +8,7 @@ from typing import Any
 from rrl_dist.cli.app import run_command
 from rrl_dist.cli.progress import Terminal
 from rrl_dist.report.load import load_run
-from rrl_dist.report.markdown import write_report
-from rrl_dist.report.tables import lead, robustness_table
+from rrl_dist.report.markdown import TOO_LONG, leads, tables, write_report
 
 
 def main() -> None:
@@ -26,17 +25,21 @@ def report(config: dict[str, Any], config_yaml: str) -> None:
     storage = Path(config["storage"]).expanduser().absolute()
     folders = [storage / str(name) for name in config["runs"]]
     out = folders[0] if config["out"] is None else Path(config["out"]).absolute()
-    show(folders, out, Terminal())
+    against = config["against"]
+    show(folders, out, Terminal(), None if against is None else str(against))
 
 
-def show(folders: Sequence[Path], out: Path, terminal: Terminal) -> None:
-    """Write the report of some runs to `out`, and print its table."""
+def show(
+    folders: Sequence[Path], out: Path, terminal: Terminal, against: str | None = None
+) -> None:
+    """Write the report of some runs to `out`, and print its tables."""
     runs = [load_run(folder) for folder in folders]
     terminal.stage("report", done=False)
-    files = write_report(folders, out)
-    terminal.console.print()
-    terminal.console.print(robustness_table(runs).to_text(), markup=False)
-    for run in runs:
-        terminal.console.print(f"\n{lead(run)}\n", markup=False)
+    files = write_report(folders, out, against=against)
+    for title, table in tables(runs, against).items():
+        if title not in TOO_LONG:
+            terminal.console.print(f"\n{table.to_text()}", markup=False)
+    for sentence in leads(runs):
+        terminal.console.print(f"{sentence}\n", markup=False)
     for file in files:
         terminal.notify(str(file))

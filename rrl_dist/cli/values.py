@@ -14,8 +14,12 @@ _NULLABLE = {
     "lr_per": 1.0,
     "clip_grad": 1.0,
     "teacher": "folder",
+    "init": "folder",
+    "against": "arm",
+    "tasks": {"NAME": [0, 1]},
     "out": "folder",
     "curve": {"attack": "name"},
+    "search": {"attack": "name"},
 }
 
 

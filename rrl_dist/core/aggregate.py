@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from statistics import NormalDist, stdev
 
 from rrl_dist.core.records import Row
 
@@ -51,6 +51,54 @@ def wilson(successes: int, count: int, *, level: float = 0.95) -> Proportion:
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == count else centre + half
     return Proportion(p, low, high, count)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over samples with its normal interval.
+
+    Attributes:
+        value: the mean.
+        low, high: the interval; it covers the sampling of test images only, not the
+            training seed. Of one sample it has no width, since none can be told.
+        count: samples.
+    """
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def as_dict(self) -> dict[str, float | int]:
+        """For results.json: rounded far below the interval's width."""
+        return {
+            "value": rounded(self.value),
+            "low": rounded(self.low),
+            "high": rounded(self.high),
+            "count": self.count,
+        }
+
+
+def rounded(value: float) -> float:
+    """To six significant digits."""
+    return float(f"{value:.6g}")
+
+
+def mean_of(values: Sequence[float], *, level: float = 0.95) -> Mean:
+    """Mean and normal interval, whatever the order of `values`.
+
+    Raises:
+        ValueError: if there is no value.
+    """
+    count = len(values)
+    if count == 0:
+        raise ValueError("no values to average")
+    value = math.fsum(values) / count
+    if count == 1:
+        return Mean(value, value, value, count)
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    half = z * stdev(values) / math.sqrt(count)
+    return Mean(value, value - half, value + half, count)
 
 
 def accuracy(rows: Iterable[Row]) -> Proportion:

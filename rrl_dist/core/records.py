@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import atomic_path
 
 SCHEMA = pa.schema(
@@ -22,7 +23,9 @@ SCHEMA = pa.schema(
         pa.field("correct", pa.bool_(), nullable=False),
         pa.field("margin", pa.float64(), nullable=False),
         pa.field("confidence", pa.float64(), nullable=False),
+        pa.field("loss", pa.float64(), nullable=False),
         pa.field("distance", pa.float64(), nullable=False),
+        pa.field("displacement", pa.float64(), nullable=False),
         pa.field("queries", pa.int64(), nullable=False),
         pa.field("corruption", pa.string()),
         pa.field("severity", pa.int64()),
@@ -43,7 +46,10 @@ class Row:
         correct: whether the classifier still answers `label`.
         margin: logit of the label minus the largest other; negative where wrong.
         confidence: softmax probability of `predicted`.
+        loss: cross-entropy at the attacked image, in nats.
         distance: size of the perturbation in the ball's norm, in [0, 1] pixels.
+        displacement: Euclidean distance of the attacked image's features from the clean
+            image's, in the encoder's own units.
         queries: forward passes that this sample took.
         corruption, severity: for corruption suites; None otherwise.
         seed: seed of the component's randomness.
@@ -57,7 +63,9 @@ class Row:
     correct: bool
     margin: float
     confidence: float
+    loss: float
     distance: float
+    displacement: float
     queries: int
     seed: int
     seconds: float
@@ -77,11 +85,22 @@ def read_rows(files: Sequence[Path]) -> list[Row]:
 
     Of repeated rows the first in the order of `files` is kept; repeats are equal but
     for their time, since a row's content does not depend on who computed it.
+
+    Raises:
+        UserError: a file lacks a column; an earlier version wrote it.
     """
     names = [field.name for field in fields(Row)]
     kept: dict[tuple[str, int], Row] = {}
     for file in files:
-        for record in pq.read_table(file, schema=SCHEMA).to_pylist():
+        with pq.ParquetFile(file) as parquet:
+            table = parquet.read()
+        missing = [name for name in SCHEMA.names if name not in table.column_names]
+        if missing:
+            raise UserError(
+                f"{file} is of an earlier version, without {', '.join(missing)}; "
+                "choose another name="
+            )
+        for record in table.to_pylist():
             row = Row(**{name: record[name] for name in names})
             kept.setdefault((row.component, row.index), row)
     return [kept[key] for key in sorted(kept)]

@@ -1,6 +1,6 @@
 """The arms of one experiment side by side: its `results.json` and `cost.json`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rrl_dist.training.build import build
@@ -10,12 +10,21 @@ Config = Mapping[str, Any]
 SCHEMA = 1
 
 
-def compare(config: Config, arms: Mapping[str, Config]) -> dict[str, Any]:
+Entry = tuple[str, str | None]
+
+
+def entry_name(arm: str, task: str | None) -> str:
+    """An arm on a task, as stages, folders and results name it."""
+    return arm if task is None else f"{arm}-{task}"
+
+
+def compare(config: Config, found: Mapping[Entry, Config]) -> dict[str, Any]:
     """What `results.json` holds: no times, paths or worker counts.
 
     Args:
         config: the experiment's.
-        arms: each evaluated arm's numbers, in the order to show them.
+        found: numbers by arm and task (None where the data set is not cut into tasks),
+            in the order to show them.
     """
     ball, curve = build(config["ball"]), config["suite"]["curve"]
     about = {
@@ -32,39 +41,58 @@ def compare(config: Config, arms: Mapping[str, Config]) -> dict[str, Any]:
         "norm": ball.norm,
         "eps": ball.eps,
         "curve_attack": None if curve is None else curve["attack"],
-        "arm_order": list(arms),
+        **_tasks(config),
+        "arm_order": [entry_name(*entry) for entry in found],
         "arms": {
-            arm: {
-                "objective": _class_name(config["arms"][arm]["objective"]),
+            entry_name(arm, task): {
+                "objective": method_name(config["arms"][arm]["objective"]),
                 **about,
+                **({} if task is None else {"arm": arm, "task": task}),
                 **{k: v for k, v in numbers.items() if k != "schema"},
             }
-            for arm, numbers in arms.items()
+            for (arm, task), numbers in found.items()
         },
     }
 
 
+def _tasks(config: Config) -> dict[str, Any]:
+    """The tasks' classes, where there are tasks."""
+    tasks = config.get("tasks")
+    return {} if tasks is None else {"tasks": {k: list(v) for k, v in tasks.items()}}
+
+
 def costs(
-    arms: Mapping[str, Any], seconds: Mapping[str, float], device: str | None
+    arms: Mapping[str, Any],
+    entries: Iterable[Entry],
+    seconds: Mapping[str, float],
+    device: str | None,
 ) -> dict[str, Any]:
-    """What `cost.json` holds: seconds by stage, and by arm with its teachers'.
+    """What `cost.json` holds: seconds by stage, and by entry with its teachers'.
 
     Args:
         arms: the experiment's arms, with their teachers.
+        entries: arms and tasks that were evaluated.
         seconds: by stage, such as "pretrain-simclr".
         device: in words.
     """
-    by_arm = {}
-    for arm in arms:
-        mine = [f"{kind}-{arm}" for kind in ("pretrain", "probe", "evaluate")]
-        mine += [f"pretrain-{teacher}" for teacher in teachers(arms, arm)]
+    by_entry = {}
+    for arm, task in entries:
+        entry = entry_name(arm, task)
+        mine = [f"pretrain-{name}" for name in (arm, *teachers(arms, arm))]
+        mine += [f"{kind}-{entry}" for kind in ("probe", "evaluate")]
         spent = sum(seconds.get(name, 0.0) for name in mine)
-        by_arm[arm] = {"seconds": round(spent, 1)}
+        by_entry[entry] = {"seconds": round(spent, 1)}
     return {
         "stages": {name: {"seconds": value} for name, value in seconds.items()},
-        "arms": by_arm,
+        "arms": by_entry,
         "device": device,
     }
+
+
+def method_name(objective: Config) -> str:
+    """ "SimCLR"; "TARRL(SimCLR)" for a method around another."""
+    name, base = _class_name(objective), objective.get("base")
+    return f"{name}({method_name(base)})" if isinstance(base, Mapping) else name
 
 
 def _class_name(config: Config) -> str:

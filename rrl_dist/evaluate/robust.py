@@ -10,16 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rrl_dist.attacks.micro_batches import in_micro_batches
+from rrl_dist.attacks.margins import logit_margin
 from rrl_dist.attacks.result import Attack
 from rrl_dist.core.errors import UserError
-from rrl_dist.core.modes import evaluating
 from rrl_dist.core.randomness import stream
 from rrl_dist.core.records import Row, write_rows
-from rrl_dist.core.storage import write_bytes
+from rrl_dist.core.storage import write_bytes, write_json
 from rrl_dist.data.datasets import DataSource, ImageSet
 from rrl_dist.data.memory_loader import read_images
-from rrl_dist.evaluate.plan import ATOM, Picture, Task, Unit, build_suite
+from rrl_dist.evaluate.features import Answers, answers
+from rrl_dist.evaluate.plan import ATOM, Picture, Survey, Task, Unit, build_suite
+from rrl_dist.evaluate.survey import of_features, of_weights
 from rrl_dist.training.build import build, load_classifier
 
 Job = Mapping[str, Any]
@@ -63,6 +64,8 @@ class Evaluator:
         """Write a task's file; writing it twice is harmless."""
         if isinstance(task, Picture):
             self._draw(task)
+        elif isinstance(task, Survey):
+            self._survey(task)
         else:
             self._attack(task)
         return task
@@ -79,39 +82,29 @@ class Evaluator:
         attack = self.attacks[component]
         x, y, index = self._read(positions)
         x_adv, queries = self._attacked(attack, x, y, index)
-        logits = self._logits(x_adv)
+        found = self._answers(x_adv, y, index)
         distance = torch.zeros(len(x))
+        displacement = torch.zeros(len(x))
         if attack is not None:
             distance = attack.ball.distance(x_adv, x)
+            moved = found.features - self._answers(x, y, index).features
+            displacement = torch.linalg.vector_norm(moved.double(), dim=1)
+        columns = {
+            "index": index,
+            "label": y,
+            "predicted": found.logits.argmax(1),
+            "correct": found.logits.argmax(1) == y,
+            "margin": -logit_margin(found.logits, y),
+            "confidence": found.logits.softmax(1).amax(1),
+            "loss": found.loss,
+            "distance": distance,
+            "displacement": displacement,
+            "queries": queries,
+        }
         seconds = (time.perf_counter() - begin) / len(x)
-        predicted = logits.argmax(1)
-        confidence = logits.softmax(1).amax(1)
-        columns = (
-            index,
-            y,
-            predicted,
-            _margin(logits, y),
-            confidence,
-            distance,
-            queries,
-        )
         return [
-            Row(
-                index=int(i),
-                label=int(label),
-                predicted=int(guess),
-                component=component,
-                correct=int(guess) == int(label),
-                margin=float(margin),
-                confidence=float(sure),
-                distance=float(far),
-                queries=int(passes),
-                seed=self.seed,
-                seconds=seconds,
-            )
-            for i, label, guess, margin, sure, far, passes in zip(
-                *(column.tolist() for column in columns), strict=True
-            )
+            Row(component=component, seed=self.seed, seconds=seconds, **values)
+            for values in _records(columns)
         ]
 
     def _attacked(
@@ -122,14 +115,28 @@ class Evaluator:
         result = attack.run(self.model, x, y, index)
         return result.x_adv, result.queries
 
-    @torch.no_grad()
-    def _logits(self, x: Tensor) -> Tensor:
-        """In the attacks' own shape: at another one, a logit may round otherwise."""
-        with evaluating(self.model):
-            (logits,) = in_micro_batches(
-                lambda part: (self.model(part).float(),), x, size=self.micro_batch
+    def _answers(self, x: Tensor, y: Tensor, index: Tensor) -> Answers:
+        """In the attacks' own shape: at another one, a logit may round otherwise.
+
+        Raises:
+            UserError: a loss or a feature that is no number.
+        """
+        found = answers(self.model, x, y, size=self.micro_batch)
+        usable = found.loss.isfinite() & found.features.isfinite().all(1)
+        if not bool(usable.all()):
+            first = int(index[~usable][0])
+            raise UserError(
+                f"the model's loss or features at sample {first} are not finite; "
+                "check its weights and its precision"
             )
-        return logits
+        return found
+
+    def _survey(self, survey: Survey) -> None:
+        places = np.arange(len(self.images))
+        atoms = (self._read(places[at : at + ATOM]) for at in places[::ATOM])
+        h = torch.cat([self._answers(*atom).features.cpu() for atom in atoms])
+        found = {**of_features(h), **of_weights(self.model, self.images.size)}
+        write_json(self.folder / survey.file, found)
 
     def _read(self, positions: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         x = read_images(self.images, positions).to(self.device).float() / 255
@@ -148,8 +155,8 @@ class Evaluator:
             "images": x,
             "attacked": x_adv,
             "labels": y,
-            "predicted_clean": self._logits(x).argmax(1),
-            "predicted_attacked": self._logits(x_adv).argmax(1),
+            "predicted_clean": self._answers(x, y, index).logits.argmax(1),
+            "predicted_attacked": self._answers(x_adv, y, index).logits.argmax(1),
         }
         memory = io.BytesIO()
         np.savez(
@@ -162,8 +169,7 @@ class Evaluator:
         write_bytes(self.folder / picture.file, memory.getvalue())
 
 
-def _margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Logit of the label minus the largest other: negative where wrong."""
-    own = logits.gather(1, y[:, None])[:, 0]
-    others = logits.scatter(1, y[:, None], -torch.inf)
-    return own - others.amax(1)
+def _records(columns: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """Columns [N] as N dictionaries of plain values."""
+    values = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in values]

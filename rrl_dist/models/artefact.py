@@ -1,7 +1,8 @@
 """A trained model as two files: `model.safetensors` and `model.json`.
 
 The JSON holds what is needed to build the module again, and the hash of the weights. A
-model loads strictly or not at all, and nothing is ever unpickled.
+model loads strictly or not at all, and nothing is ever unpickled. An encoder may have
+the projector that it was trained with beside it, as `projector.safetensors`.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from rrl_dist.core.storage import file_hash, read_json, value_hash, write_bytes
 from rrl_dist.core.storage import write_json as _write_json
 
 SCHEMA = 1
+PROJECTOR = "projector.safetensors"
 _MEND = "give a model that rrl has written"
 
 
@@ -40,6 +42,19 @@ class Artefact:
     training: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Head:
+    """A head kept beside an encoder.
+
+    Attributes:
+        state: the weights by name.
+        config: what builds it, the number of features aside.
+    """
+
+    state: dict[str, Tensor]
+    config: dict[str, Any]
+
+
 def save_artefact(
     folder: Path,
     module: nn.Module,
@@ -47,15 +62,14 @@ def save_artefact(
     model: dict[str, Any],
     classes: tuple[str, ...],
     training: dict[str, Any],
+    projector: Head | None = None,
 ) -> str:
     """Write `module` to `folder`; returns the hash of its weights.
 
-    The weights come first: a `model.json` always speaks of the file beside it.
+    The weights come first: a `model.json` always speaks of the files beside it.
     """
-    state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    write_bytes(folder / "model.safetensors", save(state))
-    sha256 = file_hash(folder / "model.safetensors")
-    described = {
+    sha256 = _write_weights(folder / "model.safetensors", module.state_dict())
+    described: dict[str, Any] = {
         "schema": SCHEMA,
         "model": model,
         "architecture": value_hash(model),
@@ -63,8 +77,18 @@ def save_artefact(
         "sha256": sha256,
         "training": training,
     }
+    if projector is not None:
+        written = _write_weights(folder / PROJECTOR, projector.state)
+        described["projector"] = {"config": projector.config, "sha256": written}
     _write_json(folder / "model.json", described)
     return sha256
+
+
+def _write_weights(path: Path, state: dict[str, Tensor]) -> str:
+    """Returns the file's hash."""
+    flat = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    write_bytes(path, save(flat))
+    return file_hash(path)
 
 
 def load_artefact(folder: Path) -> Artefact:
@@ -81,25 +105,48 @@ def load_artefact(folder: Path) -> Artefact:
                 "holds model.safetensors and model.json"
             )
     about = _read_description(description)
-    content = weights.read_bytes()
-    if hashlib.sha256(content).hexdigest() != about["sha256"]:
-        raise UserError(
-            f"{weights} is damaged: its hash is not the one in model.json; copy both "
-            "files again, or remove their folder and train it again"
-        )
-    try:
-        state = load(content)
-    except SafetensorError as error:
-        raise UserError(
-            f"{weights} is not a safetensors file ({error}); {_MEND}"
-        ) from error
     return Artefact(
-        state,
+        _read_weights(weights, about["sha256"]),
         about["model"],
         tuple(about["classes"]),
         about["sha256"],
         about["training"],
     )
+
+
+def load_projector(folder: Path) -> Head | None:
+    """The projector beside a model; None where none was kept.
+
+    Raises:
+        UserError: its file is not what `model.json` says it is.
+    """
+    description = folder / "model.json"
+    about = _read_description(description).get("projector")
+    if about is None or not (folder / PROJECTOR).is_file():
+        return None
+    try:
+        config, sha256 = dict(about["config"]), str(about["sha256"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{description} describes no projector ({error}); {_MEND}"
+        ) from None
+    return Head(_read_weights(folder / PROJECTOR, sha256), config)
+
+
+def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
+    """Weights by name, if the file is the one that was described."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UserError(
+            f"{path} is damaged: its hash is not the one in model.json; copy both "
+            "files again, or remove their folder and train it again"
+        )
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is not a safetensors file ({error}); {_MEND}"
+        ) from error
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -121,8 +168,9 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 
 def copy_artefact(source: Path, target: Path) -> None:
-    """Copy a model's two files, the weights first."""
-    for name in ("model.safetensors", "model.json"):
+    """Copy a model's files, the weights first."""
+    kept = (PROJECTOR,) if (source / PROJECTOR).is_file() else ()
+    for name in ("model.safetensors", *kept, "model.json"):
         write_bytes(target / name, (source / name).read_bytes())
 
 

@@ -30,7 +30,7 @@ def move_towards(average: nn.Module, module: nn.Module, *, momentum: float) -> N
 
 
 class Average(nn.Module):
-    """The moving average of a module's weights, used without gradient.
+    """The moving average of a module's weights, which are never trained.
 
     It begins as a copy. Its parameters are frozen, part of the state dict, and in the
     mode (train or eval) of what it is part of: in train mode its batch norm normalizes
@@ -51,9 +51,10 @@ class Average(nn.Module):
         self.module = deepcopy(module).requires_grad_(False)
         self.start, self.end = start, end
 
-    @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.module(x))
+        """Without graph, but for an x that has one: an attack follows this path too."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
+            return cast(Tensor, self.module(x))
 
     def follow(self, module: nn.Module, *, progress: float) -> None:
         """One step towards `module`, where weights are whole.

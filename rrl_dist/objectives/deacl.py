@@ -2,20 +2,26 @@
 
 Zhang et al., Decoupled Adversarial Contrastive Learning, ECCV 2022, arXiv:2207.10899.
 Stage 1 is any self-supervised run. This is stage 2, with t the frozen teacher's
-features, s the student's and x one weakly augmented view:
+features, s the student's, x one weakly augmented view and D = 1 - cos:
 
-    x_adv = argmax over the ball of -cos(s(x_adv), t(x))   (PGD, student in eval mode)
-    loss  = -cos(s(x), t(x)) - weight * cos(s(x_adv), s(x))  (batch means)
+    x_adv = argmax over the ball of D(s(x_adv), t(x))   (PGD, student in eval mode)
+    loss  = D(s(x), t(x)) + weight * D(s(x_adv), s(x))  (batch means)
 
-As in the authors' code, s(x) in the second term is not detached, and x and x_adv go
-through the student in one batch, so batch norm sees both. Unlike it, the teacher runs
-without gradients, once per step, and the random start is clipped to [0, 1].
+As in the authors' code, whose loss is this one less 1 + weight, s(x) in the second term
+is not detached, and x and x_adv go through the student in one batch, so batch norm sees
+both. Unlike it, the teacher runs without gradients, once per step, and the random start
+is clipped to [0, 1].
+
+The options depart from that code. What the attack aims at, the stored image for the
+teacher under a strong view for the student, the teacher's frozen projector as a second
+space, and separate passes are those of ProFeAT (val-iisc/ProFeAT, pretraining.py),
+though its attack aims at the student in one space and at the teacher in the other.
 """
 
-from typing import cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rrl_dist.attacks.ascent import ascend
@@ -25,12 +31,19 @@ from rrl_dist.core.collectives import all_mean
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.modes import evaluating, frozen
 from rrl_dist.models.artefact import load_strictly
+from rrl_dist.objectives.distances import distance_of
+from rrl_dist.objectives.feature_cache import FeatureCache
+from rrl_dist.objectives.matching import Matching
 from rrl_dist.objectives.objective import Frozen, Objective, report
+from rrl_dist.objectives.ramp import Ramp
 
-
-def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """[N, D], [N, D] -> cosine of each pair of rows, [N], in float32."""
-    return F.cosine_similarity(a.float(), b.float(), dim=1)
+_CHOICES = {
+    "target": ("teacher", "student"),
+    "defend": ("student", "teacher"),
+    "passes": ("joint", "separate"),
+    "teacher_sees": ("view", "image"),
+    "attack_precision": ("step", "fp32"),
+}
 
 
 class DeACL(Objective):
@@ -40,11 +53,26 @@ class DeACL(Objective):
         encoder: the student.
         teacher: frozen, with as many features as the student.
         weight: of the adversarial term (lambda of the paper).
+        ramp: when the weight counts.
+        distance: of both terms and of the attack: "cosine", "l2" or "kl".
+        target: whose clean features the attack moves away from: "teacher" or "student".
+        defend: whose clean features the attacked image is pulled to: "student" or
+            "teacher".
+        passes: clean and attacked images in one batch, "joint", or in two, "separate".
+        teacher_sees: the student's "view", or the stored "image".
+        cache_teacher: keep the teacher's features of the stored images.
+        projector: compare in the teacher's projection too.
+        attack_precision: of the inner maximization, teacher included: the "step"'s, or
+            "fp32".
         ball: threat model, in [0, 1] pixels.
         steps: of the inner PGD.
         relative_step: step size of the inner PGD as a share of the ball's radius.
         start_from_teacher: whether the student begins with the teacher's weights.
         seed: of the random starts.
+
+    Raises:
+        UserError: an option is none, options contradict each other, or the teacher does
+            not fit.
     """
 
     def __init__(
@@ -53,6 +81,15 @@ class DeACL(Objective):
         encoder: nn.Module,
         teacher: Frozen,
         weight: float,
+        ramp: Ramp,
+        distance: str,
+        target: str,
+        defend: str,
+        passes: str,
+        teacher_sees: str,
+        cache_teacher: bool,
+        projector: bool,
+        attack_precision: str,
         ball: Ball,
         steps: int,
         relative_step: float,
@@ -60,36 +97,34 @@ class DeACL(Objective):
         seed: int,
     ) -> None:
         super().__init__()
-        theirs, ours = teacher.module.num_features, encoder.num_features
-        if theirs != ours:
-            raise UserError(
-                f"the teacher has {theirs} features and the model {ours}; set model= "
-                "to the teacher's"
-            )
         self.encoder, self.teacher = encoder, teacher
-        self.weight, self.ball = weight, ball
-        self.steps, self.seed = steps, seed
+        self.weight, self.ramp = weight, ramp
+        self.target = _chosen("target", target)
+        self.defend = _chosen("defend", defend)
+        self.passes = _chosen("passes", passes)
+        self.teacher_sees = _chosen("teacher_sees", teacher_sees)
+        self.attack_precision = _chosen("attack_precision", attack_precision)
+        self.ball, self.steps, self.seed = ball, steps, seed
         self.step_size = relative_step * ball.eps
+        _check_teacher(encoder, teacher, projector)
+        self.matching = Matching(
+            distance_of(distance), teacher.project if projector else None
+        )
+        self.cache = _cache(teacher, teacher_sees) if cache_teacher else None
         if start_from_teacher:
-            load_strictly(
-                encoder,
-                teacher.module.state_dict(),
-                source="the teacher",
-                mend="set model= to its, or objective.start_from_teacher=false",
-            )
+            _start_from(encoder, teacher)
 
     def inner(self, batch: Batch) -> Batch:
         x = batch.views[0]
-        target = self.teacher(x)
-
-        def value(x_adv: Tensor) -> Tensor:
-            return -cosine(self.encoder(x_adv), target)
-
         key = ("deacl", batch.step)
         start = self.ball.start(x, seed=self.seed, key=key, index=batch.index)
-        with evaluating(self.encoder), frozen(self.encoder):
+        with self._precision(x), evaluating(self.encoder), frozen(self.encoder):
+            target = self._teacher_features(batch)
+            away = self.matching.away_from(
+                target if self.target == "teacher" else self._clean_features(x)
+            )
             x_adv = ascend(
-                value,
+                lambda moved: away(self.encoder(moved)),
                 start,
                 x,
                 ball=self.ball,
@@ -98,10 +133,79 @@ class DeACL(Objective):
             )
         return batch.with_extras(x_adv=x_adv, target=target)
 
+    def _precision(self, x: Tensor) -> AbstractContextManager[Any]:
+        """Small gradients vanish in half precision, and with them their signs."""
+        if self.attack_precision == "step":
+            return nullcontext()
+        return torch.autocast(x.device.type, enabled=False)
+
+    def _teacher_features(self, batch: Batch) -> Tensor:
+        """t, [N, D], without graph."""
+        if self.cache is not None:
+            return self.cache(batch.images, batch.index)
+        if self.teacher_sees == "image":
+            return self.teacher(batch.images)
+        return self.teacher(batch.views[0])
+
+    @torch.no_grad()
+    def _clean_features(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.encoder(x))
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        x, x_adv = batch.views[0], batch.extras["x_adv"]
-        h, h_adv = cast(Tensor, self.encoder(torch.cat([x, x_adv]))).chunk(2)
-        clean = all_mean(cosine(h, batch.extras["target"]).mean())
-        adversarial = all_mean(cosine(h_adv, h).mean())
-        loss = -clean - self.weight * adversarial
-        return report(loss, {"clean_cos": clean, "adversarial_cos": adversarial})
+        h, h_adv = self._features(batch.views[0], batch.extras["x_adv"])
+        target = batch.extras["target"]
+        anchor = h if self.defend == "student" else target
+        clean = all_mean(self.matching.away_from(target)(h).mean())
+        adversarial = all_mean(self.matching.away_from(anchor)(h_adv).mean())
+        weight = self.weight * self.ramp(batch.progress)
+        terms = {
+            "clean_distance": clean,
+            "adversarial_distance": adversarial,
+            "adversarial_weight": torch.full_like(clean, weight),
+        }
+        return report(clean + weight * adversarial, terms)
+
+    def _features(self, x: Tensor, x_adv: Tensor) -> tuple[Tensor, ...]:
+        """The student's of both, [N, D] each."""
+        if self.passes == "separate":
+            return self.encoder(x), self.encoder(x_adv)
+        return cast(Tensor, self.encoder(torch.cat([x, x_adv]))).chunk(2)
+
+
+def _chosen(name: str, value: str) -> str:
+    if value not in _CHOICES[name]:
+        options = "|".join(_CHOICES[name])
+        raise UserError(f"objective.{name}={value}; choose {options}")
+    return value
+
+
+def _check_teacher(encoder: nn.Module, teacher: Frozen, projector: bool) -> None:
+    theirs, ours = teacher.module.num_features, encoder.num_features
+    if theirs != ours:
+        raise UserError(
+            f"the teacher has {theirs} features and the model {ours}; set model= "
+            "to the teacher's"
+        )
+    if projector and teacher.projector is None:
+        raise UserError(
+            "objective.projector=true, but the teacher comes without one; take a "
+            "method's that has one, its whole folder, or set objective.projector=false"
+        )
+
+
+def _cache(teacher: Frozen, sees: str) -> FeatureCache:
+    if sees != "image":
+        raise UserError(
+            f"objective.cache_teacher=true, but the teacher sees a {sees}, which is "
+            "another at each epoch; set objective.teacher_sees=image"
+        )
+    return FeatureCache(teacher)
+
+
+def _start_from(encoder: nn.Module, teacher: Frozen) -> None:
+    load_strictly(
+        encoder,
+        teacher.module.state_dict(),
+        source="the teacher",
+        mend="set model= to its, or objective.start_from_teacher=false",
+    )

@@ -9,7 +9,7 @@ network's unit projections, k those of a slow copy, and one queue of keys a view
 After each step the slow copy moves, and the keys of all workers replace the oldest of
 the queues, which so are the same on all. The paper shuffles images over the workers,
 since their local batch norms would give a key away; here batch norm is over all workers
-(`model.sync_bn=true`).
+(`model.sync_bn=true`), and local ones are refused.
 """
 
 from collections.abc import Callable
@@ -17,11 +17,13 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import all_gather, all_mean
 from rrl_dist.core.errors import UserError
 from rrl_dist.models.ema import Average
+from rrl_dist.models.sync_bn import SyncBatchNorm
 from rrl_dist.objectives.objective import Objective, report, width_of
 from rrl_dist.objectives.terms import mean_cosine
 
@@ -79,6 +81,14 @@ class MoCo(Objective):
         self.register_buffer("oldest", torch.zeros((), dtype=torch.long))
         self._keys: Tensor | None = None  # of this worker's last batch, [2, N, D]
 
+    def check(self, workers: int) -> None:
+        norms = (m for m in self.modules() if isinstance(m, _BatchNorm))
+        if workers > 1 and not all(isinstance(m, SyncBatchNorm) for m in norms):
+            raise UserError(
+                f"MoCo would tell keys by the batch norm of one of {workers} workers; "
+                "set model.sync_bn=true"
+            )
+
     def _online(self) -> nn.Module:
         """What the slow copy follows."""
         return nn.Sequential(self.encoder, self.projector)
@@ -87,7 +97,7 @@ class MoCo(Objective):
         # One pass a view, as in the paper: batch norm sees one view at a time.
         qa, qb = (_unit(self.projector(self.encoder(view))) for view in batch.views)
         ka, kb = (_unit(self.slow(view)) for view in batch.views)
-        self._keys = torch.stack([ka, kb])
+        self._keys = torch.stack([ka, kb]).detach()
         loss_a = info_nce(qa, kb, self.queues[1], temperature=self.temperature)
         loss_b = info_nce(qb, ka, self.queues[0], temperature=self.temperature)
         return report((loss_a + loss_b) / 2, {"key_similarity": mean_cosine(qa, kb)})

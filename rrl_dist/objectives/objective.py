@@ -18,6 +18,8 @@ class Objective(nn.Module):
     Attributes:
         encoder: what is trained and kept.
         needs_labels: whether it trains on labels.
+        reads_weights: whether `after_step` reads weights; it is then called where they
+            are whole.
         moves_weights: whether `after_step` moves frozen parameters, such as a slow
             copy's; it is then called where weights are whole. Trained ones are the
             optimizer's, which may hold copies of them.
@@ -25,6 +27,7 @@ class Objective(nn.Module):
 
     encoder: nn.Module
     needs_labels = False
+    reads_weights = False
     moves_weights = False
 
     def inner(self, batch: Batch) -> Batch:
@@ -45,6 +48,13 @@ class Objective(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
+    def check(self, workers: int) -> None:
+        """Asked before so many workers start.
+
+        Raises:
+            UserError: the method cannot be trained on them.
+        """
+
     def trained(self) -> nn.Module:
         """What is kept of it: the encoder, or a `Classifier` around it."""
         return self.encoder
@@ -63,11 +73,17 @@ class Frozen:
     Args:
         module: the network; it is switched to eval mode and frozen in place.
         sha256: hash of its weights, which names it in checkpoints.
+        projector: the head that it was trained with, or None; treated alike.
     """
 
-    def __init__(self, module: nn.Module, *, sha256: str) -> None:
+    def __init__(
+        self, module: nn.Module, *, sha256: str, projector: nn.Module | None = None
+    ) -> None:
         self.module = module.eval().requires_grad_(False)
         self.sha256 = sha256
+        self.projector = projector
+        if projector is not None:
+            projector.eval().requires_grad_(False)
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
@@ -75,9 +91,17 @@ class Frozen:
         features: Tensor = self.module(x)
         return features
 
+    def project(self, h: Tensor) -> Tensor:
+        """Features [N, D], of this network or another -> [N, E] by the projector, with
+        gradients to h."""
+        assert self.projector is not None, "its user has checked"
+        return cast(Tensor, self.projector(h))
+
     def to(self, device: torch.device) -> "Frozen":
         """Move the network in place."""
         self.module.to(device)
+        if self.projector is not None:
+            self.projector.to(device)
         return self
 
 

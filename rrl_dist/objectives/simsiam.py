@@ -19,17 +19,17 @@ from rrl_dist.objectives.objective import Objective, report, width_of
 from rrl_dist.objectives.terms import mean_cosine, spread
 
 
-def simsiam_loss(pa: Tensor, pb: Tensor, za: Tensor, zb: Tensor) -> Tensor:
+def simsiam_loss(pa: Tensor, pb: Tensor, ta: Tensor, tb: Tensor) -> Tensor:
     """Symmetric negative cosine.
 
     Args:
         pa, pb: [N, D] on each worker, predictions from the first and the second view.
-        za, zb: [N, D], their projections; no gradient flows into them.
+        ta, tb: [N, D], their projections, detached where weights are trained.
 
     Returns:
         scalar in [-1, 1].
     """
-    return -(mean_cosine(pa, zb.detach()) + mean_cosine(pb, za.detach())) / 2
+    return -(mean_cosine(pa, tb) + mean_cosine(pb, ta)) / 2
 
 
 class SimSiam(Objective):
@@ -56,5 +56,12 @@ class SimSiam(Objective):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         # One pass a view, as in the paper: batch norm sees one view at a time.
         za, zb = (self.projector(self.encoder(view)) for view in batch.views)
-        loss = simsiam_loss(self.predictor(za), self.predictor(zb), za, zb)
+        ta, tb = (self._stopped(z) for z in (za, zb))
+        loss = simsiam_loss(self.predictor(za), self.predictor(zb), ta, tb)
         return report(loss, {"projection_std": spread(torch.cat([za, zb]))})
+
+    def _stopped(self, z: Tensor) -> Tensor:
+        """No gradient through z to the weights. Where those are frozen it is an attack
+        that asks, and half of the value's gradient would lead it downhill."""
+        trained = any(p.requires_grad for p in self.predictor.parameters())
+        return z.detach() if trained else z

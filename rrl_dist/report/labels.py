@@ -1,9 +1,11 @@
 """How numbers, attacks and radii are written for a reader."""
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rrl_dist.core.aggregate import Proportion
+from rrl_dist.core.seeds import Spread
 from rrl_dist.report.load import Run
 
 MISSING = "\u2013"  # en dash
@@ -17,6 +19,30 @@ def percent(accuracy: Proportion) -> str:
     """A share and its interval, in percent: "57.2 [52.1, 62.2]"."""
     value, low, high = accuracy.value, accuracy.low, accuracy.high
     return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def decimals(value: float) -> int:
+    """How many show three significant digits, at most four."""
+    size = abs(value)
+    return 2 if size == 0 else min(4, max(0, 2 - math.floor(math.log10(size))))
+
+
+def number(value: float, like: float | None = None) -> str:
+    """Three significant digits: "0.412", "41.2"; or as many decimals as `like` has."""
+    return f"{value:,.{decimals(value if like is None else like)}f}"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """A number and its interval: "0.412 [0.398, 0.426]"."""
+    return f"{number(value)} [{number(low, value)}, {number(high, value)}]"
+
+
+def plus_minus(spread: Spread, places: int | None = None) -> str:
+    """Mean and standard deviation over seeds: "94.2 ± 0.5"."""
+    digits = decimals(spread.mean) if places is None else places
+    if spread.deviation is None:
+        return f"{spread.mean:,.{digits}f}"
+    return f"{spread.mean:,.{digits}f} ± {spread.deviation:,.{digits}f}"
 
 
 def minutes(value: float | None) -> str:
@@ -78,3 +104,8 @@ def images(run: Run, accuracies: Iterable[Proportion]) -> str:
 def seeds(run: Run) -> str:
     """ "one seed" or "3 seeds"."""
     return "one seed" if run.seeds == 1 else f"{run.seeds} seeds"
+
+
+def several_seeds(runs: Sequence[Run]) -> str:
+    """ "3 seeds (0, 1, 2)"."""
+    return f"{len(runs)} seeds ({', '.join(str(run.seed) for run in runs)})"

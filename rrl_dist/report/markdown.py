@@ -5,35 +5,52 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rrl_dist.core.errors import UserError
-from rrl_dist.core.storage import write_bytes
+from rrl_dist.core.storage import write_bytes, write_json
+from rrl_dist.report.entries import are_seeds
 from rrl_dist.report.gallery import gallery
 from rrl_dist.report.load import Run, load_run
+from rrl_dist.report.measures import bound_table, measures_table
 from rrl_dist.report.plots import robustness_curve
-from rrl_dist.report.tables import escape, lead, robustness_table
+from rrl_dist.report.seeds import lead_of_seeds, seeds_table
+from rrl_dist.report.tables import Table, escape, lead, robustness_table
+from rrl_dist.report.terms import as_json, compare_terms, terms_table
+
+EACH_SEED, BOUND = "Each seed", "Bound on the adversarial loss"
+TOO_LONG = (EACH_SEED, BOUND)  # for a terminal
 
 
-def write_report(run_folders: Sequence[Path], out_folder: Path) -> list[Path]:
+def write_report(
+    run_folders: Sequence[Path], out_folder: Path, *, against: str | None
+) -> list[Path]:
     """Write `report.md`, and for each run `curve.png` and `gallery.png`.
 
     With several runs, pictures carry the run's name: `curve-NAME.png`. A run without
     curves or without `gallery/ARM.npz` files gets no such picture.
 
+    Args:
+        run_folders: finished runs. Those that differ in their seed alone share rows.
+        out_folder: where the report goes.
+        against: an arm that all others are set against, in `terms.md` and
+            `terms.json`; or None.
+
     Returns:
         What was written, `report.md` first.
 
     Raises:
-        UserError: if there is no run, two have one name, or one cannot be read.
+        UserError: if there is no run, two have one name, one cannot be read, or arms
+            cannot be set against `against`.
     """
     if not run_folders:
         raise UserError("no run to report on; name at least one run")
     runs = [load_run(folder) for folder in run_folders]
     endings = _endings(runs)
+    terms = [] if against is None else _terms(runs, out_folder, against)
     pictures: list[Path] = []
     parts = ["# " + escape(", ".join(run.name for run in runs))]
-    for run in runs:
-        prefix = f"{run.name}: " if len(runs) > 1 else ""
-        parts.append(escape(prefix + lead(run)))
-    parts.append(robustness_table(runs).to_markdown().rstrip())
+    parts += [escape(sentence) for sentence in leads(runs)]
+    for title, table in tables(runs, against).items():
+        parts += [f"## {title}"] if title else []
+        parts.append(table.to_markdown().rstrip())
     for run, folder, ending in zip(runs, run_folders, endings, strict=True):
         drawn = _pictures(run, folder, out_folder, ending)
         if drawn and len(runs) > 1:
@@ -42,7 +59,40 @@ def write_report(run_folders: Sequence[Path], out_folder: Path) -> list[Path]:
         pictures += [path for _, path in drawn]
     page = out_folder / "report.md"
     write_bytes(page, ("\n\n".join(parts) + "\n").encode())
-    return [page, *pictures]
+    return [page, *terms, *pictures]
+
+
+def leads(runs: Sequence[Run]) -> list[str]:
+    """The result in a sentence: of the seeds together, or of each run."""
+    if are_seeds(runs):
+        return [lead_of_seeds(runs)]
+    several = len(runs) > 1
+    return [(f"{run.name}: " if several else "") + lead(run) for run in runs]
+
+
+def tables(runs: Sequence[Run], against: str | None) -> dict[str, Table]:
+    """What there is to show, by title; accuracy comes first and has none."""
+    seeds = are_seeds(runs)
+    found = {"": seeds_table(runs) if seeds else robustness_table(runs)}
+    if seeds:
+        found[EACH_SEED] = robustness_table(runs)
+    if against is not None:
+        found[f"Against {escape(against)}"] = terms_table(
+            compare_terms(runs, against), runs, against
+        )
+    others = {
+        "Representation": measures_table(runs),
+        BOUND: bound_table(runs),
+    }
+    return found | {k: table for k, table in others.items() if table is not None}
+
+
+def _terms(runs: Sequence[Run], out_folder: Path, against: str) -> list[Path]:
+    found = compare_terms(runs, against)
+    page, numbers = out_folder / "terms.md", out_folder / "terms.json"
+    write_bytes(page, terms_table(found, runs, against).to_markdown().encode())
+    write_json(numbers, as_json(found, runs, against))
+    return [page, numbers]
 
 
 def _endings(runs: Sequence[Run]) -> list[str]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from rrl_dist.core.aggregate import Proportion
 from rrl_dist.report import labels
+from rrl_dist.report.entries import method
 from rrl_dist.report.load import Arm, Run
 
 _TEXT_WIDTH = 100
 _WIDEST_COLUMN = 24
+_FEW_CLASSES = 10
 # Weak to strong, as robustness tables are read; others follow by name.
-_ATTACK_ORDER = ("clean", "pgd", "apgd-ce", "apgd", "fab", "square")
+_ATTACK_ORDER = ("clean", "feature", "pgd", "apgd-ce", "apgd", "fab", "square")
 
 
 @dataclass(frozen=True)
@@ -115,18 +117,23 @@ def robustness_table(runs: Sequence[Run]) -> Table:
     Columns: method, backbone, clean, one per attack found in any run, worst case,
     minutes. With several runs, methods are prefixed with their run's name.
     """
-    found = {key for run in runs for arm in run.arms for key in arm.components}
-    components = sorted(found | {"clean"}, key=_rank)
+    components = components_of(runs)
     rows = []
     for run in runs:
         prefix = f"{run.name}: " if len(runs) > 1 else ""
         for arm in run.arms:
             cells = [_cell(arm.components.get(key)) for key in components]
             ends = labels.percent(arm.worst), labels.minutes(arm.minutes)
-            rows.append((prefix + _method(arm), arm.backbone, *cells, *ends))
+            rows.append((prefix + method(arm), arm.backbone, *cells, *ends))
     attacks = [labels.attack(key) for key in components]
     header = ("method", "backbone", *attacks, "worst case", "minutes")
     return Table(header, tuple(rows), _caption(runs), labels=2)
+
+
+def components_of(runs: Sequence[Run]) -> list[str]:
+    """Every component of the runs, weak attacks before strong ones."""
+    found = {key for run in runs for arm in run.arms for key in arm.components}
+    return sorted(found | {"clean"}, key=_rank)
 
 
 def _rank(component: str) -> tuple[int, str]:
@@ -138,12 +145,8 @@ def _cell(accuracy: Proportion | None) -> str:
     return labels.MISSING if accuracy is None else labels.percent(accuracy)
 
 
-def _method(arm: Arm) -> str:
-    return arm.name if arm.objective in arm.name else f"{arm.name} ({arm.objective})"
-
-
 def _caption(runs: Sequence[Run]) -> str:
-    facts = [_facts(run) for run in runs]
+    facts = [f"{facts_of(run)}, {labels.seeds(run)}{_device(run)}." for run in runs]
     if len(set(facts)) == 1:
         told = facts[0]
     else:
@@ -154,7 +157,12 @@ def _caption(runs: Sequence[Run]) -> str:
     )
 
 
-def _facts(run: Run) -> str:
+def _device(run: Run) -> str:
+    return f", minutes on {run.device}" if run.device else ""
+
+
+def facts_of(run: Run) -> str:
+    """What holds for all of a run's numbers: data, images, threat model, protocol."""
     steps = labels.of_255(run.eps) if run.norm == "linf" else None
     eps = f"{run.eps:.4g}" + (f" ({steps})" if steps else "")
     used = {arm.protocol.upper(): arm.name for arm in run.arms}
@@ -164,23 +172,36 @@ def _facts(run: Run) -> str:
         protocol = ", ".join(f"{a.name} {a.protocol.upper()}" for a in run.arms)
     everything = [p for arm in run.arms for p in (*arm.components.values(), arm.worst)]
     count = labels.images(run, everything)
-    device = f", minutes on {run.device}" if run.device else ""
-    threat = f"{labels.norm(run.norm)} eps {eps}"
-    return f"{run.data}, {count}, {threat}, {protocol}, {labels.seeds(run)}{device}."
+    tasks = "; ".join(f"{name} is {_classes(run.tasks[name])}" for name in run.tasks)
+    about = f"{run.data} ({tasks})" if tasks else run.data
+    return f"{about}, {count}, {labels.norm(run.norm)} eps {eps}, {protocol}"
+
+
+def _classes(names: Sequence[str]) -> str:
+    """ "classes 6, 7, 8, 9", or how many."""
+    few = len(names) <= _FEW_CLASSES
+    return f"classes {', '.join(names)}" if few else f"{len(names)} classes"
 
 
 def lead(run: Run) -> str:
-    """The result in one sentence.
+    """The result in one sentence, or one for each task.
 
     The arm that keeps most under the worst attack is set against the run's first arm,
     or, where the first is itself the best, against the next best.
     """
-    ranked = sorted(run.arms, key=lambda arm: -arm.worst.value)
-    best = ranked[0]
     where = f"under the worst attack at {labels.threat(run)}"
+    tasks = dict.fromkeys(arm.task for arm in run.arms)
+    return " ".join(
+        _lead([arm for arm in run.arms if arm.task == task], where) for task in tasks
+    )
+
+
+def _lead(arms: Sequence[Arm], where: str) -> str:
+    ranked = sorted(arms, key=lambda arm: -arm.worst.value)
+    best = ranked[0]
     if len(ranked) == 1:
         return f"{best.name} keeps {labels.percent(best.worst)} % {where}."
-    other = ranked[1] if best is run.arms[0] else run.arms[0]
+    other = ranked[1] if best is arms[0] else arms[0]
     points = f"{100 * (best.worst.value - other.worst.value):.1f}"
     if points == "0.0":
         return f"{best.name} and {other.name} do not differ {where}."

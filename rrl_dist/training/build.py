@@ -20,6 +20,7 @@ from rrl_dist.models.encoder import Classifier, Encoder
 from rrl_dist.models.wide_resnet import WideResNet
 from rrl_dist.objectives.objective import Frozen, Objective
 from rrl_dist.training.optim import parameter_groups
+from rrl_dist.training.projector import read_projector
 
 Config = Mapping[str, Any]
 
@@ -87,16 +88,25 @@ def build_objective(
     encoder: nn.Module,
     teacher: Frozen | None,
     num_classes: int,
+    image_size: int,
     seed: int,
 ) -> Objective:
-    """A method around an encoder.
+    """A method around an encoder, or around another method, its `base`.
 
     Raises:
         UserError: the method needs a teacher and none is given.
     """
-    offers = offered(
-        config, encoder=encoder, teacher=teacher, num_classes=num_classes, seed=seed
-    )
+    parts: dict[str, Any] = {
+        "encoder": encoder,
+        "teacher": teacher,
+        "num_classes": num_classes,
+        "image_size": image_size,
+        "seed": seed,
+    }
+    config = dict(config)
+    if isinstance(config.get("base"), Mapping):
+        parts["base"] = build_objective(config.pop("base"), **parts)
+    offers = offered(config, **parts)
     if "teacher" in offers and teacher is None:
         name = str(config["_target_"]).rpartition(".")[2]
         raise UserError(f"{name} distils a teacher; set teacher=FOLDER of a model")
@@ -153,9 +163,10 @@ def load_model(folder: Path) -> Artefact:
 
 
 def load_teacher(folder: Path) -> Frozen:
-    """A frozen encoder."""
+    """A frozen encoder, and its projector where one was kept."""
     encoder, artefact = load_encoder(folder)
-    return Frozen(encoder, sha256=artefact.sha256)
+    projector = read_projector(folder, encoder.num_features)
+    return Frozen(encoder, sha256=artefact.sha256, projector=projector)
 
 
 _FOREIGN = "model.json beside it describes another; give a model that rrl has written"

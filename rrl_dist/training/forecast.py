@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rrl_dist.core.batch import Batch
-from rrl_dist.objectives.objective import Objective
+from rrl_dist.objectives.objective import Frozen, Objective
 from rrl_dist.training.checkpoint import KEPT
 from rrl_dist.training.rehearsal import Config, alone, random_batch, untrained
 from rrl_dist.training.strategies import TorchStrategy
@@ -23,8 +23,8 @@ class Forecast:
 
     Attributes:
         hours: on this machine's device, `workers` of them at once.
-        memory: bytes of each worker for weights, optimizer and saved activations,
-            before what the framework itself takes.
+        memory: bytes of each worker for weights, buffers, optimizer and saved
+            activations, before what the framework itself takes.
         disk: bytes of the checkpoints kept and the model.
     """
 
@@ -54,7 +54,10 @@ def forecast(
         device: to measure on.
     """
     torch.set_num_threads(int(stage["threads"]))
-    objective = untrained(stage, num_classes).to(device).train()
+    objective = untrained(stage, size, num_classes).to(device).train()
+    teacher = getattr(objective, "teacher", None)
+    if isinstance(teacher, Frozen):
+        teacher.to(device)
     strategy = alone(stage)
     optimizer = torch.optim.SGD(
         [p for p in objective.parameters() if p.requires_grad], lr=0.0
@@ -71,13 +74,15 @@ def forecast(
         seconds *= 4 / 3  # each part passes forward twice
     trained = 4.0 * sum(p.numel() for p in optimizer.param_groups[0]["params"])
     weights = 4.0 * sum(p.numel() for p in objective.parameters())
+    # Batch norm's statistics, a queue of keys: no strategy cuts those up.
+    buffers = float(sum(b.nbytes for b in objective.buffers()))
     # Momentum; Adam keeps one moment more.
     moments = 2 if "adam" in str(stage["optim"]["optimizer"]["_target_"]) else 1
     by_stage = (moments * trained, trained, weights)
     return Forecast(
         hours=steps * share * seconds / 3600,
-        memory=_cut(stage, by_stage, workers) + held * activations,
-        disk=weights + KEPT * (weights + moments * trained),
+        memory=_cut(stage, by_stage, workers) + buffers + held * activations,
+        disk=weights + KEPT * (weights + buffers + moments * trained),
     )
 
 
@@ -92,9 +97,12 @@ def _measure(
 ) -> tuple[float, float]:
     """Seconds and saved bytes of a step, per sample; its views are part of it."""
     saved: dict[int, int] = {}
+    # Kept by the objective anyway, and no more of them in a larger batch.
+    held = {_place(x) for x in (*objective.parameters(), *objective.buffers())}
 
     def note(x: Tensor) -> Tensor:
-        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        if _place(x) not in held:
+            saved[_place(x)] = x.untyped_storage().nbytes()
         return x
 
     begin = 0.0
@@ -102,7 +110,7 @@ def _measure(
         if step == 1:  # the first one warms up
             begin = time.perf_counter()
         batch = draw()
-        with strategy.autocast():
+        with strategy.raw():
             inner = objective.inner(batch)
         saved.clear()
         with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
@@ -112,6 +120,10 @@ def _measure(
             torch.cuda.synchronize()
     seconds = (time.perf_counter() - begin) / _TIMED
     return seconds / _SAMPLES, sum(saved.values()) / _SAMPLES
+
+
+def _place(x: Tensor) -> int:
+    return x.untyped_storage().data_ptr()
 
 
 def as_text(value: float) -> str:

@@ -143,7 +143,7 @@ class Trainer:
 
     def _step(self, raw: RawBatch, *, step: int, epoch: int) -> dict[str, Tensor]:
         batch = self._batch(raw, step=step, epoch=epoch)
-        with self.strategy.autocast():
+        with self.strategy.raw():
             batch = self.objective.inner(batch)
         terms = self.strategy.forward(batch)
         lr = self.schedule(
@@ -165,7 +165,7 @@ class Trainer:
         images = images.float() / 255
         views = self.views(images, index, seed=self.seed, epoch=epoch)
         labels = raw.labels.to(self.device, non_blocking=True)
-        return Batch(images, views, labels, index, step)
+        return Batch(images, views, labels, index, step, step / self.length.steps)
 
     def _after(self, step: int) -> None:
         length = self.length
@@ -245,11 +245,12 @@ class Trainer:
 
 
 def after_step(objective: Objective, strategy: Strategy, progress: float) -> None:
-    """`Objective.after_step`, with whole weights if it moves some."""
+    """`Objective.after_step`, with whole weights if it reads or moves some."""
     # Only cut-up weights are gathered: to write in `gathered` also makes ZeRO 1 and 2
     # renew the optimizer's copies, which are of trained weights alone.
-    if objective.moves_weights and strategy.partitions_weights:
-        with strategy.gathered(write=True):
+    needs_weights = objective.reads_weights or objective.moves_weights
+    if needs_weights and strategy.partitions_weights:
+        with strategy.gathered(write=objective.moves_weights):
             objective.after_step(progress)
     else:
         objective.after_step(progress)

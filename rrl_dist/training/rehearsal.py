@@ -18,11 +18,13 @@ from rrl_dist.training.build import (
     build_encoder,
     build_objective,
     build_optimizer,
+    load_encoder,
     load_teacher,
 )
 from rrl_dist.training.micro_batch import hold_in_parts
 from rrl_dist.training.optim import set_learning_rate
 from rrl_dist.training.precision import check_precision
+from rrl_dist.training.projector import fresh_projector
 from rrl_dist.training.schedule import Schedule
 from rrl_dist.training.strategies import TorchStrategy
 
@@ -58,7 +60,8 @@ def rehearse(
 
 def _step(stage: Config, size: int, num_classes: int, workers: int) -> None:
     device = torch.device("cpu")
-    objective = untrained(stage, num_classes).train()
+    objective = untrained(stage, size, num_classes).train()
+    objective.check(workers)
     hold_in_parts(objective, stage["train"]["micro_batch"])
     optim = stage["optim"]
     optimizer = build_optimizer(optim, objective)
@@ -68,7 +71,7 @@ def _step(stage: Config, size: int, num_classes: int, workers: int) -> None:
     strategy = alone(stage)
     strategy.wrap(objective, optimizer, device)
     batch = random_batch(stage, 2, size, num_classes, device)
-    with strategy.autocast():
+    with strategy.raw():
         batch = objective.inner(batch)
     set_learning_rate(optimizer, lr)
     strategy.update(strategy.forward(batch)["loss"])
@@ -85,25 +88,38 @@ def alone(stage: Config) -> TorchStrategy:
     return TorchStrategy(distributed=False, precision=precision, clip_grad=clip_grad)
 
 
-def untrained(stage: Config, num_classes: int) -> Objective:
+def untrained(stage: Config, size: int, num_classes: int) -> Objective:
     """A stage's objective around a fresh encoder, and a fresh teacher if it has one.
 
     Raises:
-        UserError: its teacher is there already, and cannot be used.
+        UserError: its teacher, or the model that it begins with, is there already and
+            cannot be used.
     """
-    encoder = build_encoder(stage["model"], seed=0)
+    if stage["init"] in (None, str(UNTRAINED)):
+        encoder = build_encoder(stage["model"], seed=0)
+    else:
+        encoder, _ = load_encoder(Path(stage["init"]))
     teacher = None
     if stage["teacher"] not in (None, str(UNTRAINED)):
         teacher = load_teacher(Path(stage["teacher"]))
     elif stage["teacher"] is not None:
-        teacher = Frozen(build_encoder(stage["model"], seed=1), sha256="untrained")
+        teacher = untrained_teacher(stage)
     return build_objective(
         stage["objective"],
         encoder=encoder,
         teacher=teacher,
         num_classes=num_classes,
+        image_size=size,
         seed=0,
     )
+
+
+def untrained_teacher(stage: Config) -> Frozen:
+    """Stands for one that is to come, with a projector where its method has one."""
+    encoder, projector = build_encoder(stage["model"], seed=1), None
+    if stage.get("teacher_objective") is not None:
+        projector = fresh_projector(stage["teacher_objective"], encoder.num_features)
+    return Frozen(encoder, sha256="untrained", projector=projector)
 
 
 def random_batch(

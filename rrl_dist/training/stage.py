@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from rrl_dist.core.collectives import barrier, rank, world_size
 from rrl_dist.core.errors import UserError
@@ -30,6 +29,7 @@ from rrl_dist.training.journal import Journal
 from rrl_dist.training.loop import Length, Trainer
 from rrl_dist.training.micro_batch import hold_in_parts
 from rrl_dist.training.online_probe import open_probe
+from rrl_dist.training.projector import kept_projector
 
 Config = Mapping[str, Any]
 
@@ -77,21 +77,28 @@ def train_stage(
     with trainer.strategy.gathered():
         if rank() == 0:
             about = _described(stage, objective) | origin
-            _keep(folder, objective.trained(), model, source.class_names, about)
+            _keep(folder, stage, objective, model, source.class_names, about)
     barrier()
     trainer.strategy.close()
 
 
 def _keep(
     folder: Path,
-    trained: nn.Module,
+    stage: Config,
+    objective: Objective,
     model: dict[str, Any],
     classes: tuple[str, ...],
     about: dict[str, Any],
 ) -> None:
-    if not isinstance(trained, Classifier):
-        classes = ()
-    save_artefact(folder, trained, model=model, classes=classes, training=about)
+    trained = objective.trained()
+    save_artefact(
+        folder,
+        trained,
+        model=model,
+        classes=classes if isinstance(trained, Classifier) else (),
+        training=about,
+        projector=kept_projector(objective, stage["objective"]),
+    )
 
 
 def _objective(
@@ -115,6 +122,7 @@ def _objective(
         encoder=encoder,
         teacher=teacher,
         num_classes=source.num_classes,
+        image_size=source.size,
         seed=seed,
     )
     return objective.to(device).train(), model, origin

@@ -50,8 +50,8 @@ class Strategy(Protocol):
     def load(self, state: dict[str, Any]) -> None:
         """After `wrap`: what `state` returned, but for the weights."""
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The precision in which `inner` runs on the raw objective."""
+    def raw(self) -> AbstractContextManager[Any]:
+        """Where `inner` runs on the raw objective: in the strategy's precision."""
         ...
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -127,11 +127,11 @@ class TorchStrategy:
         if self.loss_scale is not None and state["loss_scale"] is not None:
             self.loss_scale.load(state["loss_scale"])
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    def raw(self) -> AbstractContextManager[Any]:
         return autocast(self.precision, self.device)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        with self.autocast():
+        with self.raw():
             return cast(dict[str, Tensor], self.engine(batch))
 
     def update(self, loss: Tensor) -> None:

@@ -139,8 +139,16 @@ class DeepSpeedStrategy:
         if self.loss_scale is not None and state["loss_scale"] is not None:
             self.loss_scale.load(state["loss_scale"])
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        return autocast(self.precision, self.device)
+    @contextmanager
+    def raw(self) -> Iterator[None]:
+        """See `Strategy.raw`."""
+        with autocast(self.precision, self.device):
+            yield
+        if self.stage == 3:
+            # A module that was passed twice before its backward stays whole otherwise:
+            # DeepSpeed counts again from 0 at the second pass. It does this itself
+            # after its own backward.
+            self.zero.parameter_offload.release_backward_leftovers()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return cast(dict[str, Tensor], self.engine(batch))

@@ -9,9 +9,17 @@ from torch import Tensor, nn
 TRAINING_EPS = 0.1
 
 
-def conv_net() -> nn.Sequential:
+class Network(nn.Sequential):
+    """A head on an encoder: the last layer, and all before it."""
+
+    @property
+    def encoder(self) -> nn.Sequential:
+        return self[:-1]
+
+
+def conv_net() -> Network:
     """[N, 1, 8, 8] -> [N, 10]."""
-    return nn.Sequential(
+    return Network(
         nn.Conv2d(1, 8, 3, padding=1),
         nn.BatchNorm2d(8),
         nn.ReLU(),

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from rrl_dist.attacks import PGD, Attack, Ball, Linf
+from rrl_dist.models.encoder import Classifier
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -27,7 +28,7 @@ def test_every_ball_builds(file: Path) -> None:
 @pytest.mark.parametrize("file", sorted((CONFIGS / "attack").glob("*.yaml")))
 def test_every_attack_builds_and_runs(file: Path) -> None:
     attack = build(file, Linf(0.05), 4)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    model = Classifier(nn.Flatten(), nn.Linear(4, 2))
     x = torch.full((3, 1, 2, 2), 0.5)
     attacked = attack.run(model, x, torch.zeros(3, dtype=torch.int64))
     assert attacked.x_adv.shape == x.shape

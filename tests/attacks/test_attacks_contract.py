@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rrl_dist.attacks import APGD, L2, PGD, Attack, Ball, Linf
+from rrl_dist.attacks import APGD, L2, PGD, Attack, Ball, FeatureAttack, Linf, Search
 from rrl_dist.attacks.margins import cross_entropy
 
 Data = tuple[Tensor, Tensor]
@@ -29,12 +29,36 @@ def apgd(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
     return APGD(ball=ball, steps=12, restarts=2, seed=seed, micro_batch=micro_batch)
 
 
-every_kind = pytest.mark.parametrize("kind", [pgd, apgd])
+def feature(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
+    return FeatureAttack(
+        ball=ball,
+        steps=5,
+        relative_step=0.25,
+        restarts=2,
+        seed=seed,
+        micro_batch=micro_batch,
+    )
+
+
+def search(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
+    return Search(
+        ball=ball,
+        steps=10,
+        relative_start=0.5,
+        change=0.1,
+        seed=seed,
+        micro_batch=micro_batch,
+    )
+
+
+every_kind = pytest.mark.parametrize("kind", [pgd, apgd, feature, search])
+# That it fools the head is nothing that the attack on features promises.
+fooling = pytest.mark.parametrize("kind", [pgd, apgd, search])
 every_ball = pytest.mark.parametrize("ball", [Linf(0.1), L2(0.5)], ids=Ball.label)
 Kind = Callable[..., Attack]
 
 
-@every_kind
+@fooling
 @every_ball
 def test_result_is_in_the_ball_and_stronger(
     kind: Kind, ball: Ball, model: nn.Module, unseen: Data
@@ -109,9 +133,9 @@ def test_thread_count_changes_no_bit(
 
 @every_kind
 def test_memory_layout_changes_no_bit(
-    kind: Kind, model: nn.Module, digits: Data
+    kind: Kind, model: nn.Sequential, digits: Data
 ) -> None:
-    colours = nn.Sequential(nn.Conv2d(3, 1, 1), model).eval()
+    colours = type(model)(nn.Conv2d(3, 1, 1), *model).eval()
     x = torch.rand(70, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     y = digits[1][:70]
     whole = kind(Linf(0.1))(colours, x, y)
@@ -167,7 +191,7 @@ def test_backward_passes_skip_the_parameters(
 ) -> None:
     x, y = (column[:10] for column in unseen)
     needed: list[bool] = []
-    model.register_forward_hook(
+    model[0].register_forward_hook(
         lambda *_: needed.extend(p.requires_grad for p in model.parameters())
     )
     kind(Linf(0.1))(model, x, y)
@@ -186,7 +210,7 @@ def test_callers_grad_mode_does_not_matter(
         assert torch.equal(kind(Linf(0.1))(model, x.clone(), y.clone()), expected)
 
 
-@every_kind
+@fooling
 @every_ball
 def test_a_larger_ball_is_a_stronger_attack(
     kind: Kind, ball: Ball, model: nn.Module, unseen: Data
@@ -199,7 +223,7 @@ def test_a_larger_ball_is_a_stronger_attack(
         values.append(cross_entropy(logits, y).mean().item())
         accuracies.append((logits.argmax(1) == y).float().mean().item())
     assert accuracies == sorted(accuracies, reverse=True)
-    if kind is pgd:  # the other stops at the first wrong image
+    if kind is pgd:  # the others stop at the first wrong image, or at the nearest
         assert values == sorted(values)
 
 
@@ -213,7 +237,7 @@ def test_empty_batch(kind: Kind, ball: Ball, model: nn.Module) -> None:
     assert attacked.queries.shape == (0,)
 
 
-@every_kind
+@fooling
 def test_images_that_are_wrong_already_stay_wrong(
     kind: Kind, model: nn.Module, unseen: Data
 ) -> None:
@@ -225,7 +249,7 @@ def test_images_that_are_wrong_already_stay_wrong(
     assert (cross_entropy(logits, y) >= cross_entropy(model(x), y) - 1e-5).all()
 
 
-@every_kind
+@fooling
 @every_ball
 def test_model_of_one_class_cannot_be_fooled(kind: Kind, ball: Ball) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(9, 1))
@@ -236,28 +260,24 @@ def test_model_of_one_class_cannot_be_fooled(kind: Kind, ball: Ball) -> None:
 
 
 class Counted(nn.Module):
-    """Counts calls, rows and backward passes."""
+    """Counts the encoder's calls and their rows."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Sequential) -> None:
         super().__init__()
-        self.model = model
+        self.encoder, self.head = model[:-1], model[-1]
         self.shapes: list[int] = []
-        self.backwards = 0
+        self.encoder.register_forward_pre_hook(
+            lambda _, args: self.shapes.append(len(args[0]))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        self.shapes.append(len(x))
-        logits: Tensor = self.model(x)
-        if logits.requires_grad:
-            logits.register_hook(self.count)
+        logits: Tensor = self.head(self.encoder(x))
         return logits
-
-    def count(self, grad: Tensor) -> None:
-        self.backwards += 1
 
 
 @every_kind
 def test_queries_are_the_forward_passes(
-    kind: Kind, model: nn.Module, unseen: Data
+    kind: Kind, model: nn.Sequential, unseen: Data
 ) -> None:
     x, y = (column[:40] for column in unseen)
     wrong_at_start = model(x).argmax(1) != y
@@ -274,7 +294,9 @@ def test_queries_are_the_forward_passes(
 
 
 @every_kind
-def test_model_sees_one_shape_only(kind: Kind, model: nn.Module, unseen: Data) -> None:
+def test_model_sees_one_shape_only(
+    kind: Kind, model: nn.Sequential, unseen: Data
+) -> None:
     x, y = (column[:21] for column in unseen)
     counted = Counted(model)
     kind(Linf(0.05), micro_batch=16)(counted, x, y)

@@ -6,19 +6,27 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rrl_dist.attacks import APGD, L2, PGD, Attack, Linf
+from rrl_dist.attacks import APGD, L2, PGD, Attack, FeatureAttack, Linf, Search
 from rrl_dist.core.errors import UserError
 
-ATTACKS: dict[str, Callable[..., Attack]] = {"pgd": PGD, "apgd": APGD}
+ATTACKS: dict[str, Callable[..., Attack]] = {
+    "pgd": PGD,
+    "apgd": APGD,
+    "feature": FeatureAttack,
+    "search": Search,
+}
 SETTINGS = {
-    "pgd": {"relative_step": 0.25, "random_start": True},
-    "apgd": {},
+    "pgd": {"relative_step": 0.25, "random_start": True, "restarts": 1},
+    "apgd": {"restarts": 1},
+    "feature": {"relative_step": 0.25, "restarts": 1},
+    "search": {"relative_start": 0.5, "change": 0.1},
 }
 every_kind = pytest.mark.parametrize("kind", sorted(ATTACKS))
+with_labels = pytest.mark.parametrize("kind", ["apgd", "pgd", "search"])
 
 
 def make(kind: str, ball: Linf | L2) -> Attack:
-    common = {"steps": 5, "restarts": 1, "seed": 0, "micro_batch": 8}
+    common = {"steps": 5, "seed": 0, "micro_batch": 8}
     return ATTACKS[kind](ball=ball, **common, **SETTINGS[kind])
 
 
@@ -39,8 +47,6 @@ NAN[1, 0, 0, 0] = torch.nan
         (X - 1, Y, None, "-0.5"),
         (X, Y[:2], None, r"labels.*\(2,\) for 3"),
         (X, Y.float(), None, "labels.*float32"),
-        (X, Y + 8, None, "label 10 with a model of 10"),
-        (X, Y - 1, None, "label -1"),
         (X, Y, Y[:2], "index"),
         (X, Y, Y.float(), "index"),
     ],
@@ -53,13 +59,28 @@ def test_unusable_input_is_named_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@with_labels
+@pytest.mark.parametrize(
+    ("y", "found"), [(Y + 8, "label 10 with a model of 10"), (Y - 1, "label -1")]
+)
+def test_a_label_without_a_logit_is_named(
+    kind: str, y: Tensor, found: str, model: nn.Module
+) -> None:
+    with pytest.raises(UserError, match=found):
+        make(kind, Linf(0.1)).run(model, X, y)
+
+
 class Answer(nn.Module):
-    """A model of one linear layer whose logits pass through `change`."""
+    """One linear layer whose outputs, features and logits alike, pass `change`."""
 
     def __init__(self, change: Callable[[Tensor], object]) -> None:
         super().__init__()
         self.linear = nn.Linear(64, 3)
         self.change = change
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self
 
     def forward(self, x: Tensor) -> object:
         return self.change(self.linear(x.flatten(1)))
@@ -69,7 +90,7 @@ class Answer(nn.Module):
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda z: z * torch.nan, "NaN logits"),
+        (lambda z: z * torch.nan, "NaN (logits|features)"),
         (lambda z: torch.zeros_like(z), "no gradient"),
         (lambda z: z[:, 0], "shape"),
         (lambda z: (z, z), "tuple"),
@@ -92,3 +113,8 @@ def test_overflowing_logits_give_images(kind: str, big: float) -> None:
     x_adv = make(kind, L2(0.3))(model, X, Y)
     assert x_adv.isfinite().all()
     assert (L2(0.3).distance(x_adv, X) <= 0.3 * (1 + 1e-6)).all()
+
+
+def test_the_attack_on_features_wants_an_encoder() -> None:
+    with pytest.raises(UserError, match="Linear has no encoder"):
+        make("feature", Linf(0.1))(nn.Linear(8, 3), X, Y)

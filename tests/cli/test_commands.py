@@ -79,6 +79,31 @@ def test_an_unknown_command_gets_one_line(
         (["run", "experiment=demo", "betons=s3://bucket"], "only folders"),
         (["evaluate", "model=/nowhere", "name=x"], "model.safetensors is missing"),
         (["report", "nothing"], "no results.json"),
+        (["run", "experiment=demo", "tasks={a: [0,12]}"], "tasks.a takes places"),
+        (["run", "experiment=demo", "tasks={a: [0,1], b: [2]}"], "tasks.b has one"),
+        (["run", "experiment=demo", "tasks=[0,1]"], "such as tasks.NAME=VALUE"),
+        (
+            [
+                *("run", "experiment=demo", "tasks={few: [6,7,8,9], many: [0,1,2,3]}"),
+                "protocol.train.batch_size=516",
+            ],
+            "task few: protocol.train.batch_size=516 is more than the 514 training",
+        ),
+        (
+            ["run", "experiment=demo", "seed=0,1", "--multirun"],
+            "2 runs are named demo, and each would replace the one before",
+        ),
+        (
+            ["pretrain", "name=x", "data=digits", "init=/nowhere"],
+            "no model at /nowhere",
+        ),
+        (
+            [
+                *("pretrain", "name=x", "data=digits", "init=/nowhere"),
+                *("objective=deacl", "views=weak", "teacher=/nowhere"),
+            ],
+            "set objective.start_from_teacher=false, or leave out init=",
+        ),
     ],
     ids=lambda value: "-".join(value)[-40:] if isinstance(value, list) else "",
 )

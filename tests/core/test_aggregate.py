@@ -1,9 +1,9 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
-from rrl_dist.core.aggregate import accuracy, by_component, wilson
+from rrl_dist.core.aggregate import accuracy, by_component, mean_of, rounded, wilson
 from rrl_dist.core.records import Row
 
 
@@ -16,7 +16,9 @@ def row(index: int, component: str, correct: bool) -> Row:
         correct=correct,
         margin=0.0,
         confidence=1.0,
+        loss=0.0,
         distance=0.0,
+        displacement=0.0,
         queries=0,
         seed=0,
         seconds=0.0,
@@ -99,3 +101,39 @@ def test_what_is_reported_is_rounded_far_below_the_interval() -> None:
     for key in ("value", "low", "high"):
         assert told[key] == pytest.approx(getattr(found, key), abs=5e-7)
         assert len(str(told[key])) <= 8
+
+
+@settings(deadline=None)
+@given(
+    values=st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40),
+    level=st.sampled_from([0.5, 0.95, 0.99]),
+    data=st.data(),
+)
+def test_a_mean_has_its_normal_interval(
+    values: list[float], level: float, data: st.DataObject
+) -> None:
+    found = mean_of(values, level=level)
+    centre = sum(values) / len(values)
+    squares = sum((value - centre) ** 2 for value in values) / (len(values) - 1)
+    scale = (squares / len(values)) ** 0.5
+    assert found.value == pytest.approx(centre, abs=1e-6)
+    if scale > 1e-3:
+        low, high = norm.interval(level, loc=centre, scale=scale)
+        assert (found.low, found.high) == pytest.approx((low, high), rel=1e-6, abs=1e-6)
+    assert found.count == len(values)
+    shuffled = data.draw(st.permutations(values))
+    assert mean_of(shuffled, level=level) == found
+
+
+def test_a_mean_of_nothing_and_of_one() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        mean_of([])
+    alone = {"value": 3.5, "low": 3.5, "high": 3.5, "count": 1}
+    assert mean_of([3.5]).as_dict() == alone
+
+
+@given(value=st.floats(-1e300, 1e300))
+def test_rounding_keeps_six_digits(value: float) -> None:
+    assert rounded(value) == pytest.approx(value, rel=5.1e-6, abs=1e-300)
+    assert rounded(rounded(value)) == rounded(value)
+    assert rounded(value) == float(f"{rounded(value):.5e}")

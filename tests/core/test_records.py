@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rrl_dist.core.errors import UserError
 from rrl_dist.core.records import SCHEMA, Row, read_rows, write_rows
 
 whole = st.integers(-(2**63), 2**63 - 1)
@@ -19,7 +20,9 @@ rows = st.builds(
     correct=st.booleans(),
     margin=real,
     confidence=real,
+    loss=real,
     distance=real,
+    displacement=real,
     queries=whole,
     seed=whole,
     seconds=real,
@@ -37,7 +40,9 @@ def row(index: int, component: str = "clean", **changes: object) -> Row:
         correct=True,
         margin=0.5,
         confidence=0.9,
+        loss=0.3,
         distance=0.0,
+        displacement=0.0,
         queries=1,
         seed=0,
         seconds=0.1,
@@ -103,3 +108,14 @@ def test_other_tools_find_the_columns_named_and_typed(tmp_path: Path) -> None:
     table = pq.read_table(tmp_path / "a.parquet")
     assert table.schema.equals(SCHEMA)
     assert table.to_pylist()[0]["corruption"] == "fog"
+
+
+def test_rows_of_an_earlier_version_are_told_of_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "old.parquet"
+    write_rows(path, [row(3)])
+    old = pq.read_table(path).drop_columns(["loss", "displacement"])
+    pq.write_table(old, path)
+    told = r"old.parquet is of an earlier version, without loss, displacement; choose"
+    with pytest.raises(UserError, match=told) as caught:
+        read_rows([path])
+    assert "\n" not in str(caught.value)

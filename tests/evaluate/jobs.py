@@ -30,6 +30,11 @@ SUITE = (
     f"evaluate.limit={LIMIT}",
     "evaluate.gallery=3",
 )
+REPRESENTATION = (
+    "suite=representation",
+    "suite.attacks.feature20.steps=4",
+    "suite.search.attack.steps=8",
+)
 
 
 def write_classifier(folder: Path) -> None:

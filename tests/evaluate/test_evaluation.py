@@ -82,7 +82,10 @@ def test_clean_rows_are_a_direct_forward(job: Job, finished: Path) -> None:
         )
         assert row.correct == (row.margin > 0)
         assert row.confidence == pytest.approx(float(values.softmax(0).max()), abs=1e-4)
-        assert (row.distance, row.queries, row.seed) == (0.0, 0, job["seed"])
+        loss = -float(values.log_softmax(0)[label])
+        assert row.loss == pytest.approx(loss, abs=1e-3)
+        assert (row.distance, row.displacement, row.queries) == (0.0, 0.0, 0)
+        assert row.seed == job["seed"]
 
 
 def test_attacked_rows_are_the_attack_on_all_images_at_once(
@@ -97,13 +100,19 @@ def test_attacked_rows_are_the_attack_on_all_images_at_once(
             continue
         result = attack.run(model, x, y, index)
         with torch.no_grad():
-            right = model(result.x_adv).argmax(1) == y
+            logits = model(result.x_adv)
+            moved = model.encoder(result.x_adv) - model.encoder(x)
+        right = logits.argmax(1) == y
+        loss = torch.nn.functional.cross_entropy(logits, y, reduction="none")
         far = attack.ball.distance(result.x_adv, x)
         rows = by_sample(finished, component)
         found = [rows[i] for i in index.tolist()]
         assert [row.correct for row in found] == right.tolist(), component
         assert [row.distance for row in found] == far.tolist(), component
         assert [row.queries for row in found] == result.queries.tolist(), component
+        lengths = moved.square().sum(1).sqrt().tolist()
+        assert [row.displacement for row in found] == pytest.approx(lengths, rel=1e-3)
+        assert [row.loss for row in found] == pytest.approx(loss.tolist(), abs=2e-3)
         assert max(row.distance for row in found) <= attack.ball.eps * (1 + 1e-5)
         assert min(row.queries for row in found) > 0
         flags[component] = sum(row.correct for row in found)
@@ -129,6 +138,9 @@ def test_results_are_a_count_by_hand(finished: Path) -> None:
     assert "seconds" not in json.dumps(results)
 
 
+SURVEY = {"head_norm": 1.0, "spread": 1.0, "sigmas": None}
+
+
 def made(index: int, component: str, correct: bool) -> Row:
     return Row(
         index=index,
@@ -138,7 +150,9 @@ def made(index: int, component: str, correct: bool) -> Row:
         correct=correct,
         margin=0.0,
         confidence=1.0,
+        loss=0.0,
         distance=0.0,
+        displacement=0.0,
         queries=0,
         seed=0,
         seconds=0.0,
@@ -146,7 +160,14 @@ def made(index: int, component: str, correct: bool) -> Row:
 
 
 def test_the_worst_case_is_of_the_full_radius_alone() -> None:
-    suite = Suite({}, ("clean", "a", "b"), ((0.0, "clean"), (2.0, "wide")), shown="a")
+    suite = Suite(
+        attacks={},
+        full=("clean", "a", "b"),
+        curve=((0.0, "clean"), (2.0, "wide")),
+        levels=(),
+        search=None,
+        shown="a",
+    )
     outcomes = {
         "clean": [True, True, True, False],
         "a": [True, False, True, False],
@@ -158,12 +179,12 @@ def test_the_worst_case_is_of_the_full_radius_alone() -> None:
         for name, flags in outcomes.items()
         for i, right in enumerate(flags)
     ]
-    found = summarize(rows, suite)
+    found = summarize(rows, suite, SURVEY)
     assert found["worst"]["value"] == 0.25
     assert found["components"]["a"]["value"] == 0.5
     assert [point["value"] for point in found["curve"]] == [0.75, 0.0]
     assert set(found["components"]) == {"clean", "a", "b"}
-    assert summarize(rows[::-1], suite)["worst"] == found["worst"]
+    assert summarize(rows[::-1], suite, SURVEY)["worst"] == found["worst"]
 
 
 def test_what_is_lost_is_done_again_and_nothing_else(
@@ -173,14 +194,15 @@ def test_what_is_lost_is_done_again_and_nothing_else(
     shutil.copytree(finished, folder)
     files = sorted((folder / "rows").iterdir())
     assert len(files) == 2 * len(COMPONENTS)
-    lost = [files[1], files[4], folder / "results.json", folder / "gallery-3.npz"]
+    once = [folder / name for name in ("results.json", "survey.json", "gallery-3.npz")]
+    lost = [files[1], files[4], *once]
     for file in lost:
         file.unlink()
     kept = {file: file.stat().st_mtime_ns for file in files if file.exists()}
     counter = Counter()
     returned = run(job, folder, progress=counter)
     assert rows_in(folder) == rows_in(finished)
-    for name in ("results.json", "gallery-3.npz", "manifest.json"):
+    for name in ("results.json", "survey.json", "gallery-3.npz", "manifest.json"):
         assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
     assert returned == read_json(folder / "results.json")
     assert {file: file.stat().st_mtime_ns for file in kept} == kept

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rrl_dist.attacks.apgd import APGD
+from rrl_dist.attacks.balls import L2
 from rrl_dist.attacks.pgd import PGD
 from rrl_dist.core.errors import UserError
 from rrl_dist.evaluate.plan import ATOM, build_suite, cut
@@ -92,10 +93,63 @@ def test_a_curve_of_an_attack_that_is_not_there_is_refused() -> None:
         build_suite(config["suite"], config["ball"], seed=0)
 
 
+def test_the_suite_for_representations() -> None:
+    config = composed("suite=representation")
+    suite = build_suite(config["suite"], config["ball"], seed=3)
+    assert suite.full == (
+        "clean",
+        "pgd20-linf@0.05",
+        "apgd-ce-linf@0.05",
+        "feature20-linf@0.05",
+    )
+    radii = [0.0125, 0.025, 0.0375, 0.05, 0.075]
+    assert [eps for eps, _ in suite.levels] == pytest.approx(radii)
+    for eps, names in suite.levels:
+        wanted = ["pgd20", "feature20", *(["apgd-ce"] if eps == 0.05 else [])]
+        assert sorted(names) == sorted(f"{name}-linf@{eps:.4g}" for name in wanted)
+        for name in names:
+            attack = suite.attacks[name]
+            assert attack is not None
+            assert attack.ball.eps == eps
+    # The curve that is drawn is of one attack.
+    assert [name.partition("-")[0] for _, name in suite.curve] == [
+        "clean",
+        *["pgd20"] * 5,
+    ]
+    assert suite.search == "search100-l2@4"
+    search = suite.attacks[suite.search]
+    assert search is not None
+    assert (search.ball, search.seed) == (L2(4.0), 3)
+    levels = [name for _, names in suite.levels for name in names]
+    assert set(suite.attacks) == {"clean", *levels, suite.search}
+
+
+def test_a_search_that_may_go_nowhere_is_refused() -> None:
+    config = composed("suite=representation", "suite.search.ball.eps=0")
+    with pytest.raises(UserError, match=r"suite\.search\.ball\.eps=0"):
+        build_suite(config["suite"], config["ball"], seed=0)
+
+
+def test_every_attack_of_a_curve_must_be_there() -> None:
+    config = composed("suite.curve.also=[feature20]")
+    with pytest.raises(UserError, match=r"suite\.curve\.also=feature20 is none of"):
+        build_suite(config["suite"], config["ball"], seed=0)
+
+
+def test_a_curve_and_a_search_need_not_be_spoken_of() -> None:
+    config = composed()
+    suite = {key: config["suite"][key] for key in ("attacks", "micro_batch")}
+    curve = {"attack": "pgd20", "relative_eps": [0.5]}
+    found = build_suite({**suite, "curve": curve}, config["ball"], seed=0)
+    assert found.search is None
+    assert len(found.curve) == 3
+
+
 def test_a_suite_without_a_curve() -> None:
     config = composed("suite.curve=null")
     suite = build_suite(config["suite"], config["ball"], seed=0)
     assert suite.curve == ()
+    assert suite.levels == ((0.05, suite.full[1:]),)
     assert set(suite.attacks) == set(suite.full)
 
 

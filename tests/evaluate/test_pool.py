@@ -27,7 +27,7 @@ def cluster() -> Iterator[Mapping[str, Any]]:
 
 def assert_same(folder: Path, finished: Path) -> None:
     assert rows_in(folder) == rows_in(finished)
-    for name in ("results.json", "manifest.json"):
+    for name in ("results.json", "survey.json", "manifest.json"):
         assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
 
 

@@ -181,6 +181,27 @@ def test_of_a_teacher_of_another_architecture(
     told("a teacher of another width", shown, line, folder=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("case", "option"),
+    [
+        ("a teacher without a projector", "objective.projector=true"),
+        ("kept features of views that change", "objective.cache_teacher=true"),
+    ],
+)
+def test_of_a_teacher_that_cannot_be_used_so(
+    case: str,
+    option: str,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own = [*COMMON, f"storage={tmp_path / 'runs'}", f"teacher={model}", option]
+    line = refused(["pretrain", *DISTIL, *NARROW, *own], monkeypatch, capsys)
+    shown = f"rrl pretrain objective=deacl teacher=FOLDER/model {option}"
+    told(case, shown, line, folder=tmp_path)
+
+
 def test_of_a_method_without_its_teacher(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -61,6 +61,12 @@ TOLD = [
         "such as [a,b]",
     ),
     ("several values", ["run", DEMO, "seed=0,1"], "add --multirun"),
+    (
+        "several runs of one name",
+        ["run", DEMO, "--multirun", "seed=0,1"],
+        "name each apart, such as 'name=demo-${seed}'",
+    ),
+    ("tasks without names", ["run", DEMO, "tasks=[0,1]"], "such as tasks.NAME=VALUE"),
     ("a reference to nothing", ["run", DEMO, "name=${run}"], "'run' not found"),
     ("a setting taken away", ["run", DEMO, "~seed"], "seed is needed"),
     ("a group taken away", ["run", DEMO, "model=null"], "choose model=resnet18|"),
@@ -72,7 +78,7 @@ TOLD = [
     (
         "arms without an experiment",
         ["run", "arms.simclr.train.epochs=3"],
-        "choose one of deacl_cifar10",
+        "choose one of deacl_ablations_digits",
     ),
     ("an unknown option", ["run", DEMO, "--verbose"], "--verbose is no option"),
 ]

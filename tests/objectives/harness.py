@@ -18,19 +18,24 @@ from rrl_dist.models.heads import (
     Predictor,
     Projector,
 )
+from rrl_dist.objectives.adversarial import Adversarial
 from rrl_dist.objectives.barlow import Barlow
 from rrl_dist.objectives.byol import BYOL
 from rrl_dist.objectives.deacl import DeACL
 from rrl_dist.objectives.moco import MoCo
 from rrl_dist.objectives.objective import Frozen, Objective
+from rrl_dist.objectives.ramp import Ramp
 from rrl_dist.objectives.simclr import SimCLR
 from rrl_dist.objectives.simsiam import SimSiam
+from rrl_dist.objectives.spectral import Spectral
 from rrl_dist.objectives.supervised import Supervised
+from rrl_dist.objectives.tarrl import TARRL
 from rrl_dist.objectives.vicreg import VICReg
 from rrl_dist.training.optim import parameter_groups, set_learning_rate, sgd
 from rrl_dist.training.strategies import TorchStrategy
 
 SAMPLES = 24
+SIZE = 8  # pixels
 
 
 def small_encoder(seed: int, *, sync_bn: bool = True) -> Encoder:
@@ -55,6 +60,8 @@ def small_objective(
     torch.manual_seed(2)
     if name in TWO_VIEWS:
         return _self_supervised(name, trained, sync_bn)
+    if name in AROUND:
+        return _around(name, _self_supervised(AROUND[name], trained, sync_bn))
     if name == "supervised":
         return Supervised(encoder=trained, num_classes=3, train_encoder=True)
     if name == "deacl":
@@ -62,6 +69,15 @@ def small_objective(
             encoder=trained,
             teacher=Frozen(make(3), sha256="teacher"),
             weight=2.0,
+            ramp=Ramp(start=0.0, end=0.0),
+            distance="cosine",
+            target="teacher",
+            defend="student",
+            passes="joint",
+            teacher_sees="view",
+            cache_teacher=False,
+            projector=False,
+            attack_precision="step",
             ball=Linf(8 / 255),
             steps=3,
             relative_step=0.25,
@@ -73,7 +89,10 @@ def small_objective(
 
 TWO_VIEWS = ("simclr", "simsiam", "barlow", "vicreg", "byol", "moco")
 SLOW_COPIES = ("byol", "moco")
-OBJECTIVES = (*TWO_VIEWS, "supervised", "deacl")
+ONE_VIEW = ("supervised", "deacl")
+# Each around another, two of them around one with a slow copy.
+AROUND = {"tarrl": "moco", "adversarial": "byol", "spectral": "simclr"}
+OBJECTIVES = (*TWO_VIEWS, *ONE_VIEW, *AROUND)
 QUEUE = 40  # keys: no multiple of a batch
 
 
@@ -105,21 +124,42 @@ def _self_supervised(name: str, encoder: Encoder, sync_bn: bool) -> Objective:
     return makers[name](encoder=encoder)
 
 
+def _around(name: str, base: Objective) -> Objective:
+    attack: dict[str, Any] = {"ball": Linf(8 / 255), "steps": 3, "relative_step": 0.25}
+    ramp = Ramp(start=0.0, end=1.0)
+    makers: dict[str, Callable[..., Objective]] = {
+        "tarrl": partial(TARRL, weight=2.0, ramp=ramp, distance="l2", seed=0, **attack),
+        "adversarial": partial(Adversarial, attacked=2, seed=0, **attack),
+        "spectral": partial(
+            Spectral,
+            weight=0.02,
+            ramp=ramp,
+            scope="features",
+            every=1,
+            warm_up=20,
+            image_size=SIZE,
+        ),
+    }
+    return makers[name](base=base)
+
+
 def global_batch(views: int) -> tuple[Tensor, ...]:
     """Two views, labels, index of the whole batch."""
     generator = torch.Generator().manual_seed(5)
-    images = [torch.rand(SAMPLES, 3, 8, 8, generator=generator) for _ in range(views)]
+    images = [
+        torch.rand(SAMPLES, 3, SIZE, SIZE, generator=generator) for _ in range(views)
+    ]
     labels = torch.arange(SAMPLES) % 3
     return (*images, labels, torch.arange(100, 100 + SAMPLES))
 
 
 def own_batch(name: str) -> Batch:
     """This worker's share."""
-    views = 2 if name in TWO_VIEWS else 1
+    views = 1 if name in ONE_VIEW else 2
     share = SAMPLES // world_size()
     mine = slice(rank() * share, (rank() + 1) * share)
     *images, labels, index = (t[mine] for t in global_batch(views))
-    return Batch(images[0], tuple(images), labels, index, step=7)
+    return Batch(images[0], tuple(images), labels, index, step=7, progress=0.5)
 
 
 def loss_and_gradient(name: str) -> tuple[float, dict[str, Tensor]]:

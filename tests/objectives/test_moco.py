@@ -8,6 +8,8 @@ from torch import Tensor
 
 from rrl_dist.core.errors import UserError
 from rrl_dist.objectives.moco import MoCo, info_nce
+from rrl_dist.training.rehearsal import rehearse
+from tests.composing import TINY, compose
 from tests.gloo import run_workers
 from tests.objectives.harness import (
     QUEUE,
@@ -129,6 +131,24 @@ def test_an_empty_queue_is_refused() -> None:
             momentum_start=0.9,
             momentum_end=1.0,
         )
+
+
+def test_local_batch_norm_on_several_workers_is_refused_before_they_start() -> None:
+    inside = ("objective=tarrl", "objective/base=moco", "objective.base.queue_size=9")
+
+    def rehearsed(sync_bn: bool, workers: int) -> None:
+        config = compose("pretrain", *TINY, *inside, f"model.sync_bn={sync_bn}")
+        stage = {**config, "teacher": None}
+        rehearse("pretrain", stage, size=16, num_classes=3, workers=workers)
+
+    rehearsed(False, 1)
+    rehearsed(True, 2)
+    with pytest.raises(UserError) as told:
+        rehearsed(False, 2)
+    assert str(told.value) == (
+        "pretrain: MoCo would tell keys by the batch norm of one of 2 workers; "
+        "set model.sync_bn=true"
+    )
 
 
 @pytest.mark.slow

@@ -51,6 +51,19 @@ def test_does_not_depend_on_which_view_comes_first() -> None:
     assert float(forth) == pytest.approx(float(back), rel=1e-6)
 
 
+def test_the_network_is_the_papers() -> None:
+    """Both views pass encoder and head together, so batch norm sees 2N images."""
+    objective = small_objective("simclr").train()
+    a, b = own_batch("simclr").views
+    with torch.no_grad():
+        z = F.normalize(objective.projector(objective.encoder(torch.cat([a, b]))))
+    za, zb = z[: len(a)], z[len(a) :]
+    terms = objective(own_batch("simclr"))
+    expected = literal_nt_xent(za, zb, 0.2)
+    assert float(terms["loss"].detach()) == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(terms["view_similarity"], (za * zb).sum(1).mean())
+
+
 def test_training_on_one_batch_brings_its_views_together() -> None:
     objective = small_objective("simclr").train()
     batch = own_batch("simclr")

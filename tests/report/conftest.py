@@ -9,6 +9,7 @@ import pytest
 
 from rrl_dist.core.aggregate import wilson
 from rrl_dist.core.storage import write_json
+from tests.evaluate.jobs import job_of, run, write_classifier
 
 Results = dict[str, Any]
 
@@ -92,3 +93,19 @@ def save() -> Callable[[Path, Results], Path]:
 @pytest.fixture(scope="session")
 def pictures() -> Callable[..., Path]:
     return save_pictures
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """What a real evaluation leaves: a small classifier under suite=representation."""
+    folder = tmp_path_factory.mktemp("measured")
+    write_classifier(folder / "classifier")
+    job = job_of(
+        folder / "classifier",
+        "suite=representation",
+        "suite.attacks.feature20.steps=3",
+        "suite.search.attack.steps=2",
+        "evaluate.limit=20",
+        "evaluate.gallery=0",
+    )
+    return run(job, folder / "evaluation")

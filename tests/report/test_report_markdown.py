@@ -21,7 +21,7 @@ def links(page):
 
 def test_page_has_lead_table_and_links_to_what_was_written(folder, tmp_path):
     out = tmp_path / "out"
-    written = write_report([folder], out)
+    written = write_report([folder], out, against=None)
     assert [path.name for path in written] == ["report.md", "curve.png", "gallery.png"]
     assert sorted(out.iterdir()) == sorted(written)
     run = load_run(folder)
@@ -32,15 +32,17 @@ def test_page_has_lead_table_and_links_to_what_was_written(folder, tmp_path):
 
 
 def test_a_second_report_is_the_same_bytes(folder, tmp_path):
-    first = write_report([folder], tmp_path / "a")
-    second = write_report([folder], tmp_path / "b")
+    first = write_report([folder], tmp_path / "a", against=None)
+    second = write_report([folder], tmp_path / "b", against=None)
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 
 def test_what_a_run_lacks_is_left_out(tmp_path, results, save):
     bare = results("simclr")
     bare["arms"]["simclr"]["curve"] = []
-    written = write_report([save(tmp_path / "bare", bare)], tmp_path / "out")
+    written = write_report(
+        [save(tmp_path / "bare", bare)], tmp_path / "out", against=None
+    )
     assert [path.name for path in written] == ["report.md"]
     assert links(written[0]) == []
 
@@ -49,7 +51,7 @@ def test_several_runs_share_a_table_and_keep_their_pictures_apart(
     folder, tmp_path, results, save
 ):
     other = save(tmp_path / "b", {**results("moco"), "name": "second/run (v2)"})
-    written = write_report([folder, other], tmp_path / "out")
+    written = write_report([folder, other], tmp_path / "out", against=None)
     assert set(links(written[0])) == {path.name for path in written[1:]}
     assert len(written) == 4
     assert all(path.parent == tmp_path / "out" for path in written)
@@ -60,7 +62,7 @@ def test_several_runs_share_a_table_and_keep_their_pictures_apart(
 
 def test_runs_of_one_name_and_no_runs_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match="two runs are named demo"):
-        write_report([folder, folder], tmp_path / "out")
+        write_report([folder, folder], tmp_path / "out", against=None)
     with pytest.raises(UserError, match="no run"):
-        write_report([], tmp_path / "out")
+        write_report([], tmp_path / "out", against=None)
     assert not (tmp_path / "out").exists()

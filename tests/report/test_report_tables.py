@@ -33,6 +33,7 @@ arms = st.builds(
     worst=accuracies,
     curve=st.just(()),
     minutes=st.none() | st.floats(0, 1e5),
+    arm=st.just("arm"),
 )
 runs = st.builds(
     Run,
@@ -61,6 +62,7 @@ def of_worst(*shares, counts=360):
             wilson(round(v * counts), counts),
             (),
             None,
+            name,
         )
         for name, v in zip("abcdef", shares, strict=False)
     ]

@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rrl_dist.cli.app import CONFIGS
 from rrl_dist.core.collectives import world_size
 from rrl_dist.core.storage import value_hash
-from rrl_dist.experiment import pretrain_stage, probe_stage
 from rrl_dist.models.artefact import save_artefact
+from rrl_dist.stages import pretrain_stage, probe_stage
 from rrl_dist.training.build import build, build_encoder
 from rrl_dist.training.journal import read_metrics
 from rrl_dist.training.stage import train_stage

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import any_worker, rank
 from rrl_dist.models.encoder import Encoder
+from rrl_dist.training.loop import after_step
 from rrl_dist.training.optim import adamw, parameter_groups, set_learning_rate, sgd
 from rrl_dist.training.precision import LossScale
 from rrl_dist.training.strategies import Strategy, TorchStrategy
@@ -21,6 +23,7 @@ CPU = torch.device("cpu")
 ZERO = ("zero0", "zero1", "zero2", "zero3")
 DISTRIBUTED = ("ddp", *ZERO)
 EVERY = ("single", *DISTRIBUTED)
+SPAN = 20  # steps of a run, for what follows its progress
 # At its default ZeRO-3 leaves weights of fewer elements whole, all of a small network.
 OPTIONS = {"stage3_param_persistence_threshold": 0, "reduce_bucket_size": 10**6}
 
@@ -72,16 +75,24 @@ class Run:
         if state is not None:
             self.objective.load_state_dict(state["objective"])
         self.strategy.wrap(self.objective, self.optimizer, CPU)
+        self.done = 0
         if state is not None:
             self.strategy.load(state)
+            self.done = int(state["step"])
         set_learning_rate(self.optimizer, lr)
 
     def step(self, batch: Batch | None = None) -> float:
-        """One optimizer step; the loss before it."""
+        """One optimizer step and all that follows it; the loss before it."""
         batch = own_batch(self.name) if batch is None else batch
-        with self.strategy.autocast():
-            batch = self.objective.inner(batch)
-        return self.update(batch)
+        loss = self.update(self.inner(batch))
+        self.done += 1
+        after_step(self.objective, self.strategy, self.done / SPAN)
+        return loss
+
+    def inner(self, batch: Batch) -> Batch:
+        """The inner maximization, as the loop calls it."""
+        with self.strategy.raw():
+            return self.objective.inner(batch)
 
     def update(self, outer: Batch) -> float:
         """One optimizer step on a batch that `inner` has seen."""
@@ -116,11 +127,11 @@ def state_after(
     state: dict[str, Any] | None,
     options: dict[str, Any],
 ) -> tuple[list[float], dict[str, Any]]:
-    """Losses of some steps from a state, and the state then."""
+    """Losses of some steps from a state, and the state then, its `step` included."""
     # What comes from another process is shared with it, and optimizers keep it.
     run = Run(name, kind, state=deepcopy(state), **options)
     found = [run.step() for _ in range(steps)]
-    return found, run.strategy.state()
+    return found, {**run.strategy.state(), "step": run.done}
 
 
 def gradient_norms(name: str, kind: str, attack: str) -> list[float]:
@@ -133,7 +144,7 @@ def gradient_norms(name: str, kind: str, attack: str) -> list[float]:
     """
     run = Run(name, kind, optimizer="plain", lr=1e-3)
     batch = own_batch(name)
-    outer = run.objective.inner(batch)
+    outer = run.inner(batch)
     norms = []
     for _ in range(3):
         _ATTACKS[attack](run, batch)
@@ -148,15 +159,15 @@ def gradient_norms(name: str, kind: str, attack: str) -> list[float]:
 
 def _through_the_engine(run: Run, batch: Batch) -> None:
     engine: Any = run.strategy.engine  # type: ignore[attr-defined]
-    outer = run.objective.inner(batch)
+    outer = run.inner(batch)
     views = tuple(v.clone().requires_grad_() for v in outer.views)
-    loss = engine(Batch(views[0], views, outer.labels, outer.index, 0, outer.extras))
+    loss = engine(replace(outer, views=views))
     torch.autograd.grad(loss["loss"], views)
 
 
 _ATTACKS: dict[str, Callable[[Run, Batch], Any]] = {
     "none": lambda run, batch: None,
-    "inner": lambda run, batch: run.objective.inner(batch),
+    "inner": lambda run, batch: run.inner(batch),
     "engine": _through_the_engine,
 }
 

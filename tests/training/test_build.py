@@ -81,7 +81,8 @@ def test_only_what_is_asked_for_and_not_set_is_offered() -> None:
 def test_an_objective_without_its_teacher_asks_for_one(config) -> None:
     arms = config["arms"]
     encoder = build_encoder(config["model"], seed=0)
-    given = {"encoder": encoder, "teacher": None, "num_classes": 10, "seed": 0}
+    given = {"encoder": encoder, "teacher": None, "num_classes": 10}
+    given |= {"image_size": 32, "seed": 0}
     with pytest.raises(UserError, match="DeACL distils a teacher; set teacher="):
         build_objective(arms["deacl"]["objective"], **given)
     made = build_objective(arms["simclr"]["objective"], **given)
@@ -110,6 +111,7 @@ def test_first_weights_depend_on_the_seed_alone(config) -> None:
             encoder=first,
             teacher=None,
             num_classes=10,
+            image_size=32,
             seed=seed,
         )
         heads.append(weights(made.projector))

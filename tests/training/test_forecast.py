@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rrl_dist.training.forecast import as_text, forecast
+from rrl_dist.training.checkpoint import KEPT
+from rrl_dist.training.forecast import Forecast, as_text, forecast
 from rrl_dist.training.rehearsal import UNTRAINED
 from tests.training.stages import pretraining, train
 
@@ -44,6 +45,25 @@ def test_memory_grows_with_a_workers_share_of_the_batch() -> None:
     assert fixed > 0
     assert large.memory - fixed == pytest.approx(10 * (one.memory - fixed), rel=0.01)
     assert min(one.hours, two.hours) > 0
+
+
+def test_a_queue_takes_memory_on_every_worker_and_room_in_checkpoints() -> None:
+    def needed(keys: int) -> Forecast:
+        stage = pretraining(
+            "simclr",
+            "objective@arms.simclr.objective=moco",
+            "arms.simclr.objective.projector.hidden=16",
+            f"arms.simclr.objective.queue_size={keys}",
+            "strategy=deepspeed_zero3",
+        )
+        return forecast(stage, steps=10, workers=4, **SHAPE)
+
+    few, many = needed(1000), needed(9000)
+    more = 8000 * 2 * 8 * 4  # keys, views, width of the small projector, bytes
+    # Of each sample's logits, for two views, the backward keeps a few copies.
+    logits = 192 / 4 * 8000 * 2 * 4
+    assert more + logits <= many.memory - few.memory <= more + 4 * logits
+    assert many.disk - few.disk == KEPT * more
 
 
 def test_a_model_that_is_not_there_yet_is_stood_in_for() -> None:

@@ -1,0 +1,171 @@
+"""The nearest adversarial image: gradient steps whose radius follows each image.
+
+Decoupled direction and norm, Rony et al. 2019, arXiv:1811.09600, Algorithm 1: where the
+model is wrong the next image is nearer, where it is right it is further off. Found
+distances are upper bounds of the distance to the decision boundary. Ours are the random
+start, since a model may be so sure that its loss has no gradient at the clean image;
+the largest radius; and that a radius shrinks from where the clipped image lies.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rrl_dist.attacks.ascent import value_and_gradient
+from rrl_dist.attacks.balls import Ball, as_column
+from rrl_dist.attacks.checks import check_counts, check_inputs
+from rrl_dist.attacks.classifier import Classifier, borrowed
+from rrl_dist.attacks.margins import cross_entropy, misclassified
+from rrl_dist.attacks.micro_batches import in_micro_batches
+from rrl_dist.attacks.result import Attacked
+from rrl_dist.core.errors import UserError
+
+LAST_STEP = 0.01  # length of the last step over that of the first, the paper's §4
+
+
+class Nearest(NamedTuple):
+    """Per sample the nearest wrong image so far; before there is one, the image of
+    highest loss.
+
+    Attributes:
+        x: [N, ...] images.
+        distance: [N] in the ball's norm, in [0, 1] pixels.
+        loss: [N] cross-entropy in nats; -inf instead of NaN.
+        wrong: [N] bool, whether the model is wrong at x.
+    """
+
+    x: Tensor
+    distance: Tensor
+    loss: Tensor
+    wrong: Tensor
+
+    def offer(self, other: "Nearest") -> "Nearest":
+        """Row by row: a wrong image before a right one, then the nearer of two wrong
+        ones, or of two right ones that of higher loss."""
+        nearer = self.wrong & (other.distance < self.distance)
+        stronger = ~self.wrong & (other.loss > self.loss)
+        both_alike = other.wrong == self.wrong
+        better = (other.wrong & ~self.wrong) | (both_alike & (nearer | stronger))
+        columns = zip(other, self, strict=True)
+        return Nearest(
+            *(torch.where(as_column(better, new), new, old) for new, old in columns)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Looks for the nearest image that the model gets wrong, sample by sample.
+
+    An image that is wrong from the start is its own nearest, at distance 0. One that is
+    never broken within the ball is given back right: that of highest loss.
+
+    Attributes:
+        ball: the norm, and the largest radius.
+        steps: gradient steps.
+        relative_start: the first radius, and the length of the first step, as a share
+            of the largest radius, in (0, 1].
+        change: share by which a radius shrinks or grows at each step, in (0, 1).
+        seed: draws depend on (seed, name, sample).
+        micro_batch: images of every call of the model.
+
+    Raises:
+        UserError: if a number is out of range.
+    """
+
+    ball: Ball
+    steps: int
+    relative_start: float
+    change: float
+    seed: int
+    micro_batch: int
+
+    def __post_init__(self) -> None:
+        check_counts(steps=self.steps, micro_batch=self.micro_batch)
+        if not 0 < self.relative_start <= 1:
+            raise UserError(
+                f"search has relative_start={self.relative_start}; set it in (0, 1]"
+            )
+        if not 0 < self.change < 1:
+            raise UserError(f"search has change={self.change}; set it in (0, 1)")
+
+    @property
+    def name(self) -> str:
+        """Such as "search100"."""
+        return f"search{self.steps}"
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, index: Tensor | None = None
+    ) -> Tensor:
+        """As `run`, the images alone."""
+        return self.run(model, x, y, index).x_adv
+
+    def run(
+        self, model: nn.Module, x: Tensor, y: Tensor, index: Tensor | None = None
+    ) -> Attacked:
+        """See `rrl_dist.attacks.result.Attack.run`."""
+        index = torch.arange(len(x), device=x.device) if index is None else index
+        check_inputs(x, y, index)
+        if self.ball.eps == 0 or len(x) == 0:
+            return Attacked(x.detach().clone(), torch.zeros_like(y))
+        with borrowed(model) as classifier:
+            search = partial(self._search, classifier)
+            (x_adv,) = in_micro_batches(search, x, y, index, size=self.micro_batch)
+        return Attacked(x_adv, torch.full_like(y, 2 + self.steps))
+
+    def _search(
+        self, classifier: Classifier, x: Tensor, y: Tensor, index: Tensor
+    ) -> tuple[Tensor]:
+        """One micro-batch."""
+        best = self._seen(x, x, y, classifier.clean(x, y))
+        first = self.relative_start * self.ball.eps
+        radius = torch.full_like(best.distance, first)
+        moved = self.ball.with_eps(first).start(
+            x, seed=self.seed, key=(self.name,), index=index
+        )
+        for step in range(self.steps):
+            here, grad = self._visit(classifier, moved, x, y)
+            best = best.offer(here)
+            radius = torch.where(
+                here.wrong,
+                here.distance * (1 - self.change),
+                radius * (1 + self.change),
+            ).clamp_max(self.ball.eps)
+            length = first * _annealed(step / self.steps)
+            moved = self._onto(moved + length * self.ball.steepest(grad), x, radius)
+        return (best.offer(self._seen(moved, x, y, classifier(moved))).x,)
+
+    def _visit(
+        self, classifier: Classifier, moved: Tensor, x: Tensor, y: Tensor
+    ) -> tuple[Nearest, Tensor]:
+        """What is found at `moved`, and the loss's gradient there."""
+        logits: Tensor | None = None
+
+        def value(moved: Tensor) -> Tensor:
+            nonlocal logits
+            logits = classifier(moved)
+            return cross_entropy(logits, y)
+
+        _, grad = value_and_gradient(value, moved)
+        assert logits is not None
+        return self._seen(moved, x, y, logits.detach()), grad
+
+    def _seen(self, moved: Tensor, x: Tensor, y: Tensor, logits: Tensor) -> Nearest:
+        loss = cross_entropy(logits, y).nan_to_num(nan=-torch.inf)
+        distance = self.ball.distance(moved, x)
+        return Nearest(moved, distance, loss, misclassified(logits, y))
+
+    def _onto(self, moved: Tensor, x: Tensor, radius: Tensor) -> Tensor:
+        """Towards x or away from it until the radius is met, and into [0, 1]."""
+        distance = self.ball.distance(moved, x)
+        tiny = torch.finfo(distance.dtype).tiny
+        share = radius / distance.clamp_min(tiny)
+        return self.ball.project(x + as_column(share, x) * (moved - x), x)
+
+
+def _annealed(done: float) -> float:
+    """From 1 at the beginning to `LAST_STEP` at the end, along half a cosine."""
+    return LAST_STEP + (1 - LAST_STEP) * (1 + math.cos(math.pi * done)) / 2

@@ -1,0 +1,40 @@
+"""A method that adds to another's loss, or changes what it sees."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from rrl_dist.objectives.objective import Frozen, Objective
+
+
+class Around(Objective):
+    """Holds the method it is around, and is for the loop what that is.
+
+    Subclasses define `inner`, `forward` and `after_step`, each with a call of the
+    base's own. What they pass from `inner` to `forward` they name after themselves, so
+    that several may be around one another.
+
+    Args:
+        base: the method inside.
+    """
+
+    def __init__(self, base: Objective) -> None:
+        super().__init__()
+        self.base = base
+        # Not registered a second time: a state dict names each weight once.
+        self.__dict__["encoder"] = base.encoder
+        self.needs_labels = base.needs_labels
+        self.moves_weights = base.moves_weights
+        self.reads_weights = base.reads_weights
+        self.teacher: Frozen | None = getattr(base, "teacher", None)
+
+    def check(self, workers: int) -> None:
+        self.base.check(workers)
+
+    def trained(self) -> nn.Module:
+        return self.base.trained()
+
+    def base_terms(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the base returned, its loss under its own name: "simclr_loss"."""
+        own = {name: value for name, value in terms.items() if name != "loss"}
+        return {f"{type(self.base).__name__.lower()}_loss": terms["loss"], **own}

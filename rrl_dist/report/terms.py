@@ -1,0 +1,225 @@
+"""A term switched on against the same run with it off: differences, seed by seed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rrl_dist.core.aggregate import rounded
+from rrl_dist.core.errors import UserError
+from rrl_dist.core.seeds import Interval, spread, t_interval
+from rrl_dist.report import labels
+from rrl_dist.report.entries import not_seeds, titled, value_of
+from rrl_dist.report.load import Arm, Run
+from rrl_dist.report.measures import (
+    WHAT_MOVES,
+    displacement,
+    distance,
+    sigma_squared,
+)
+from rrl_dist.report.seeds import WHAT_VARIES
+from rrl_dist.report.tables import Table, facts_of
+
+Read = Callable[[Arm, float], float | None]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What arms are compared by.
+
+    Attributes:
+        key: in JSON.
+        title: for a reader.
+        read: the number of an arm at the threat model's radius.
+        places: decimals; three significant digits where None.
+    """
+
+    key: str
+    title: str
+    read: Read
+    places: int | None = None
+
+
+def _clean(arm: Arm, eps: float) -> float | None:
+    found = arm.components.get("clean")
+    return None if found is None else 100 * found.value
+
+
+MEASURES = (
+    Measure("clean_accuracy", "clean accuracy, %", _clean, 1),
+    Measure(
+        "robust_accuracy", "robust accuracy, %", lambda arm, _: 100 * arm.worst.value, 1
+    ),
+    Measure("displacement", "R(f) / spread", lambda a, e: value_of(displacement(a, e))),
+    Measure(
+        "sigma_squared_sum", "sum of sigma\u00b2", lambda arm, _: sigma_squared(arm)
+    ),
+    Measure("distance", "mean distance", lambda arm, _: value_of(distance(arm))),
+)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One measure of an arm, and of the arm without its term.
+
+    Attributes:
+        arm: the one with the term; its first seed's.
+        measure: what was measured.
+        off, on: by seed, in the order of the runs.
+        difference: of on - off, seed by seed.
+    """
+
+    arm: Arm
+    measure: Measure
+    off: tuple[float, ...]
+    on: tuple[float, ...]
+    difference: Interval
+
+    @property
+    def ratio(self) -> float | None:
+        """Mean on over mean off; None where off is 0."""
+        off = spread(self.off).mean
+        return None if off == 0 else spread(self.on).mean / off
+
+
+def compare_terms(runs: Sequence[Run], against: str) -> list[Term]:
+    """Every arm against the arm `against`, on the same task and seed.
+
+    Args:
+        runs: one, or several that differ in their seed alone.
+        against: the arm with its terms off.
+
+    Raises:
+        UserError: there is no such arm or no other, or the runs are no seeds.
+    """
+    why = not_seeds(runs) if len(runs) > 1 else None
+    if why is not None:
+        names = ", ".join(run.name for run in runs)
+        raise UserError(
+            f"against= compares seeds of one experiment, and {names} {why}; name runs "
+            "that differ in name and seed"
+        )
+    arms = list(dict.fromkeys(arm.arm for arm in runs[0].arms))
+    if against not in arms:
+        raise UserError(f"against={against} is no arm; choose one of {', '.join(arms)}")
+    if len(arms) == 1:
+        raise UserError(f"{against} is the only arm; there is none to set against it")
+    off = {
+        arm.task: place for place, arm in enumerate(runs[0].arms) if arm.arm == against
+    }
+    found = []
+    for place, arm in enumerate(runs[0].arms):
+        if arm.arm != against and arm.task in off:
+            pairs = [(run.arms[off[arm.task]], run.arms[place]) for run in runs]
+            found += _terms(pairs, runs[0].eps)
+    return found
+
+
+def _terms(pairs: Sequence[tuple[Arm, Arm]], eps: float) -> list[Term]:
+    """The measures that are there with the term off and on, under every seed."""
+    found = []
+    for measure in MEASURES:
+        off = [measure.read(one, eps) for one, _ in pairs]
+        on = [measure.read(other, eps) for _, other in pairs]
+        before = tuple(value for value in off if value is not None)
+        after = tuple(value for value in on if value is not None)
+        if len(before) == len(after) == len(pairs):
+            moved = [b - a for a, b in zip(before, after, strict=True)]
+            found.append(Term(pairs[0][1], measure, before, after, t_interval(moved)))
+    return found
+
+
+def terms_table(terms: Sequence[Term], runs: Sequence[Run], against: str) -> Table:
+    """A row for each arm, task and measure."""
+    tasks = any(term.arm.task is not None for term in terms)
+    rows = []
+    for term in terms:
+        places = term.measure.places
+        off, on = spread(term.off), spread(term.on)
+        rows.append(
+            (
+                titled(term.arm.arm, term.arm.objective),
+                *([str(term.arm.task)] if tasks else []),
+                _title(term),
+                labels.plus_minus(off, places),
+                labels.plus_minus(on, places),
+                _moved(term),
+                labels.MISSING if term.ratio is None else f"{term.ratio:.2f}",
+                ", ".join(_signed(value, term) for value in _by_seed(term)),
+            )
+        )
+    first = ("method", "task", "measure") if tasks else ("method", "measure")
+    last = (f"off: {against}", "on", "difference", "ratio", "by seed")
+    return Table((*first, *last), tuple(rows), _caption(runs, against), len(first))
+
+
+def _title(term: Term) -> str:
+    found = term.arm.distance
+    if term.measure.key != "distance" or found is None:
+        return term.measure.title
+    return f"mean {labels.norm(found.norm)} distance"
+
+
+def _by_seed(term: Term) -> list[float]:
+    return [b - a for a, b in zip(term.off, term.on, strict=True)]
+
+
+def _signed(value: float, term: Term) -> str:
+    """With as many decimals as the measure itself."""
+    places = term.measure.places
+    digits = labels.decimals(spread(term.off).mean) if places is None else places
+    return f"{value:+,.{digits}f}"
+
+
+def _moved(term: Term) -> str:
+    found = term.difference
+    if found.low is None or found.high is None:
+        return _signed(found.mean, term)
+    ends = _signed(found.low, term), _signed(found.high, term)
+    return f"{_signed(found.mean, term)} [{ends[0]}, {ends[1]}]"
+
+
+def _caption(runs: Sequence[Run], against: str) -> str:
+    if len(runs) == 1:
+        told = "One seed: no interval can be given."
+    else:
+        told = (
+            f"{labels.several_seeds(runs)}: {WHAT_VARIES}, and the difference's "
+            "interval is Student's t at 95 % over the differences by seed."
+        )
+    return (
+        f"{facts_of(runs[0])}. Off is {against}, on is the row's method; their "
+        f"difference is on minus off. {told} Robust accuracy is under the worst of all "
+        f"attacks at {labels.threat(runs[0])}; {WHAT_MOVES}, at that radius. Ratio is "
+        "of means."
+    )
+
+
+def as_json(terms: Sequence[Term], runs: Sequence[Run], against: str) -> dict[str, Any]:
+    """The same numbers for programs; accuracies in percent."""
+    return {
+        "schema": 1,
+        "against": against,
+        "runs": [run.name for run in runs],
+        "seeds": [run.seed for run in runs],
+        "terms": [
+            {
+                "arm": term.arm.arm,
+                "task": term.arm.task,
+                "objective": term.arm.objective,
+                "measure": term.measure.key,
+                "off": [rounded(value) for value in term.off],
+                "on": [rounded(value) for value in term.on],
+                "difference": _interval(term.difference),
+            }
+            for term in terms
+        ],
+    }
+
+
+def _interval(found: Interval) -> dict[str, float | int | None]:
+    ends = {"low": found.low, "high": found.high}
+    return {
+        "mean": rounded(found.mean),
+        **{name: None if v is None else rounded(v) for name, v in ends.items()},
+        "count": found.count,
+    }

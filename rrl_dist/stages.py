@@ -1,0 +1,81 @@
+"""What a training stage of an experiment is told, and what its result depends on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rrl_dist import __version__
+from rrl_dist.core.errors import UserError
+from rrl_dist.models.artefact import load_artefact
+
+Config = Mapping[str, Any]
+
+# What a training stage's result depends on, folders of models aside.
+_IDENTIFYING = ("seed", "split", "model", "objective", "views", "optim")
+_WITHOUT_EFFECT = ("log_every", "checkpoint_every", "micro_batch")
+
+
+def pretrain_stage(config: Config, arm: str, teacher: Path | None) -> dict[str, Any]:
+    """Configuration of an arm's training stage, as `train_stage` takes it."""
+    own = config["arms"][arm]
+    taught_by = config["arms"].get(own["teacher"])
+    return {
+        **_common(config),
+        **{key: own[key] for key in ("objective", "views", "optim", "train")},
+        "split": own.get("split", "pretrain"),
+        "model": config["model"],
+        "probe": config["probe"],
+        "init": config.get("init"),
+        "teacher": None if teacher is None else str(teacher),
+        "teacher_objective": None if taught_by is None else taught_by["objective"],
+    }
+
+
+def probe_stage(config: Config, encoder: Path) -> dict[str, Any]:
+    """Configuration of the stage that puts a head on an encoder."""
+    own = config["protocol"]
+    return {
+        **_common(config),
+        **{key: own[key] for key in ("objective", "views", "optim", "train")},
+        "split": "train",
+        "model": None,
+        "probe": None,
+        "init": str(encoder),
+        "teacher": None,
+    }
+
+
+def check_init(objective: Config, key: str = "objective") -> None:
+    """Hold a method against a model to begin with.
+
+    Raises:
+        UserError: it begins with its teacher's weights instead.
+    """
+    if objective.get("start_from_teacher"):
+        raise UserError(
+            "the teacher's weights would take the place of those in init=; set "
+            f"{key}.start_from_teacher=false, or leave out init="
+        )
+    if isinstance(objective.get("base"), Mapping):
+        check_init(objective["base"], f"{key}.base")
+
+
+def _common(config: Config) -> dict[str, Any]:
+    keys = ("seed", "data", "strategy", "loader", "betons")
+    return {
+        **{key: config[key] for key in keys},
+        "threads": int(config["cluster"]["threads"]),
+    }
+
+
+def identifying(stage: Config) -> dict[str, Any]:
+    """What a training stage's result depends on, folders replaced by weights."""
+    train = {k: v for k, v in stage["train"].items() if k not in _WITHOUT_EFFECT}
+    parents = {
+        key: None if stage[key] is None else load_artefact(Path(stage[key])).sha256
+        for key in ("init", "teacher")
+    }
+    settings = {key: stage[key] for key in _IDENTIFYING}
+    # The rest of a strategy, as the number of workers, changes last digits only.
+    settings["precision"] = stage["strategy"]["precision"]
+    return {"code": __version__, **settings, "train": train, **parents}
