@@ -48,8 +48,11 @@ def literal_projection(ball: Ball, x: Tensor, center: Tensor) -> Tensor:
 def literal_attack(model: nn.Sequential, ball: Ball, x: Tensor, i: int) -> Tensor:
     """One sample [1, ...], one iterate after the other, everything kept and sorted."""
 
+    def features(point: Tensor) -> Tensor:
+        return model[:-1](point.expand(SIZE, *point.shape[1:]))[0]
+
     def moved(point: Tensor) -> Tensor:
-        return (model[:-1](point) - model[:-1](x)).square().sum().sqrt()
+        return (features(point) - features(x).detach()).square().sum().sqrt()
 
     visited: list[Tensor] = [x]
     for restart in range(2):
@@ -62,7 +65,7 @@ def literal_attack(model: nn.Sequential, ball: Ball, x: Tensor, i: int) -> Tenso
             point = point.detach() + 0.3 * ball.eps * unit
             point = literal_projection(ball, point, x)
             visited.append(point)
-    return max(visited, key=lambda point: float(moved(point)))
+    return max(visited, key=lambda point: float(moved(point).detach()))
 
 
 @every_ball
