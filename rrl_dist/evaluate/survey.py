@@ -10,9 +10,9 @@ from rrl_dist.core.errors import UserError
 from rrl_dist.models.encoder import Classifier
 from rrl_dist.models.operators import sigmas
 
-# Where the search for a layer's largest singular value ends: far beyond what tables
-# show. A value is told as it stands after this many steps.
-TOLERANCE, STEPS = 1e-6, 100
+# Where the search for a layer's largest singular value ends, beyond the digits that
+# tables show; a value is told as it stands after so many steps.
+TOLERANCE, STEPS = 1e-4, 100
 
 
 def of_features(h: Tensor) -> dict[str, float]:

@@ -53,8 +53,7 @@ def write_report(
         parts.append(table.to_markdown().rstrip())
     for run, folder, ending in zip(runs, run_folders, endings, strict=True):
         drawn = _pictures(run, folder, out_folder, ending)
-        if drawn and len(runs) > 1:
-            parts.append(f"## {escape(run.name)}")
+        parts += [f"## {escape(run.name)}"] if drawn and len(runs) > 1 else []
         parts += [f"![{title}]({path.name})" for title, path in drawn]
         pictures += [path for _, path in drawn]
     page = out_folder / "report.md"
