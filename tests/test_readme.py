@@ -21,7 +21,7 @@ from rrl_dist.cli.arguments import jobs
 from rrl_dist.cli.main import COMMANDS
 from rrl_dist.evaluate.plan import build_suite
 from rrl_dist.training.build import build
-from tests.composing import compose, steps, tiny_model
+from tests.composing import compose, names, steps, tiny_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/data.md", "docs/decisions.md"]
@@ -112,9 +112,12 @@ def test_every_command_composes(page: str) -> None:
 
 @page
 def test_every_setting_in_the_text_exists(page: str) -> None:
-    known = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    folders = [path for path in CONFIGS.rglob("*") if path.is_dir()]
+    known = {path.relative_to(CONFIGS).as_posix() for path in folders}
     for command in COMMANDS:
         known |= set(keys(compose(command)))
+    for name in names("objective"):
+        known |= set(keys(compose("pretrain", f"objective={name}")))
     named = re.findall(r"`([a-z][\w.]*)=[^`]*`", _FENCE.sub("", text(page)))
     for table in re.findall(r"^\| key \|.*\n((?:\|.*\n)*)", text(page), re.MULTILINE):
         cells = [row.split("|")[1] for row in table.splitlines()[1:]]
