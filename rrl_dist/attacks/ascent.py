@@ -9,8 +9,19 @@ import torch
 from torch import Tensor
 
 from rrl_dist.attacks.balls import Ball
+from rrl_dist.core.errors import UserError
 
 Value = Callable[[Tensor], Tensor]
+
+
+def check_attack(*, steps: int, relative_step: float) -> None:
+    """Raises `UserError` for an inner attack that would not attack."""
+    if steps < 1:
+        raise UserError(f"the inner attack has steps={steps}; set at least 1")
+    if not relative_step > 0:
+        raise UserError(
+            f"the inner attack has relative_step={relative_step}; set more than 0"
+        )
 
 
 def value_and_gradient(value: Value, x: Tensor) -> tuple[Tensor, Tensor]:

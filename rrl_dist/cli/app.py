@@ -130,9 +130,13 @@ def identity(
 
 
 def _method(objective: Any) -> str:
-    """Its name; `rrl evaluate` has it from a file that may be a stranger's."""
-    target = objective.get("_target_") if isinstance(objective, Mapping) else objective
-    return str(target).rpartition(".")[2]
+    """Its name, and what it is around; `rrl evaluate` has it from a file that may be a
+    stranger's."""
+    if not isinstance(objective, Mapping):
+        return str(objective).rpartition(".")[2]
+    name = str(objective.get("_target_")).rpartition(".")[2]
+    base = objective.get("base")
+    return f"{name}({_method(base)})" if base else name
 
 
 def starter(

@@ -18,7 +18,7 @@ class Batch:
             belong to it, not to a worker or a batch.
         step: the optimizer step, counted from 0: part of the key of every draw that
             must differ from step to step.
-        progress: share of the run's steps that are done, in [0, 1).
+        progress: share of the run's steps that are done, in [0, 1].
         extras: what `Objective.inner` hands to `forward`, such as attacked images.
     """
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rrl_dist.attacks.ascent import ascend
+from rrl_dist.attacks.ascent import ascend, check_attack
 from rrl_dist.attacks.balls import Ball
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.errors import UserError
@@ -54,9 +54,10 @@ class Adversarial(Around):
             raise UserError(f"objective.attacked={attacked}; set 1 or 2")
         if type(base).inner is not Objective.inner:
             raise UserError(
-                f"adversarial is around {type(base).__name__}, which has an attack of "
-                "its own; put adversarial inside it: objective.base"
+                f"adversarial is around {type(base).__name__}, which is around or "
+                "attacks itself; put adversarial inside it: objective.base"
             )
+        check_attack(steps=steps, relative_step=relative_step)
         self.attacked, self.ball = attacked, ball
         self.steps, self.seed = steps, seed
         self.step_size = relative_step * ball.eps
@@ -67,7 +68,8 @@ class Adversarial(Around):
                 f"adversarial attacks pairs of views, here are {len(batch.views)}; set "
                 "views= to one of two policies, such as simclr"
             )
-        # Rows of both views at once: the loss moves them together.
+        # Rows of both views at once: the loss moves them together. It is a mean, whose
+        # gradient to one image would vanish in half precision.
         clean = torch.cat(batch.views[: self.attacked])
         starts = [
             self.ball.start(
@@ -80,7 +82,7 @@ class Adversarial(Around):
         ]
         with evaluating(self.base), frozen(self.base):
             worst = ascend(
-                lambda x: self.base(self._with(batch, x))["loss"],
+                lambda x: len(x) * self.base(self._with(batch, x))["loss"],
                 torch.cat(starts),
                 clean,
                 ball=self.ball,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from rrl_dist.core.errors import UserError
 from rrl_dist.objectives.objective import Frozen, Objective
 
 
@@ -16,10 +17,19 @@ class Around(Objective):
 
     Args:
         base: the method inside.
+
+    Raises:
+        UserError: one of the same kind is inside already.
     """
 
     def __init__(self, base: Objective) -> None:
         super().__init__()
+        if any(type(module) is type(self) for module in base.modules()):
+            name = type(self).__name__
+            raise UserError(
+                f"{name} is around another {name}, and the two would share their "
+                "names; keep one of them"
+            )
         self.base = base
         # Not registered a second time: a state dict names each weight once.
         self.__dict__["encoder"] = base.encoder

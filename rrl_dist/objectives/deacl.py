@@ -24,7 +24,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from rrl_dist.attacks.ascent import ascend
+from rrl_dist.attacks.ascent import ascend, check_attack
 from rrl_dist.attacks.balls import Ball
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import all_mean
@@ -35,7 +35,7 @@ from rrl_dist.objectives.distances import distance_of
 from rrl_dist.objectives.feature_cache import FeatureCache
 from rrl_dist.objectives.matching import Matching
 from rrl_dist.objectives.objective import Frozen, Objective, report
-from rrl_dist.objectives.ramp import Ramp
+from rrl_dist.objectives.ramp import Ramp, check_weight
 
 _CHOICES = {
     "target": ("teacher", "student"),
@@ -97,6 +97,8 @@ class DeACL(Objective):
         seed: int,
     ) -> None:
         super().__init__()
+        check_weight(weight)
+        check_attack(steps=steps, relative_step=relative_step)
         self.encoder, self.teacher = encoder, teacher
         self.weight, self.ramp = weight, ramp
         self.target = _chosen("target", target)

@@ -5,6 +5,12 @@ from dataclasses import dataclass
 from rrl_dist.core.errors import UserError
 
 
+def check_weight(weight: float) -> None:
+    """Raises `UserError` for a weight that would train towards what it is against."""
+    if not weight >= 0:
+        raise UserError(f"a term has weight={weight}; set at least 0")
+
+
 @dataclass(frozen=True)
 class Ramp:
     """From 0 at `start` in a line to 1 at `end`; a cliff where they are equal.

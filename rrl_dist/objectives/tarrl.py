@@ -25,7 +25,7 @@ gradient of D is zero at x' = x. x is the first view; both pass the encoder toge
 import torch
 from torch import Tensor
 
-from rrl_dist.attacks.ascent import ascend
+from rrl_dist.attacks.ascent import ascend, check_attack
 from rrl_dist.attacks.balls import Ball
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import all_mean
@@ -33,7 +33,7 @@ from rrl_dist.core.modes import evaluating, frozen
 from rrl_dist.objectives.around import Around
 from rrl_dist.objectives.distances import distance_of, feature_scale
 from rrl_dist.objectives.objective import Objective, report
-from rrl_dist.objectives.ramp import Ramp
+from rrl_dist.objectives.ramp import Ramp, check_weight
 
 
 class TARRL(Around):
@@ -41,7 +41,7 @@ class TARRL(Around):
 
     Args:
         base: the method inside; its encoder is what the attack moves.
-        weight: of the distance, >= 0.
+        weight: of the distance, >= 0; at 0 this is the base, and nothing else is done.
         ramp: when the weight counts.
         distance: "l2", "cosine" or "kl".
         ball: threat model, in [0, 1] pixels.
@@ -66,12 +66,16 @@ class TARRL(Around):
         seed: int,
     ) -> None:
         super().__init__(base)
+        check_weight(weight)
+        check_attack(steps=steps, relative_step=relative_step)
         self.weight, self.ramp, self.ball = weight, ramp, ball
         self.distance = distance_of(distance)
         self.steps, self.seed = steps, seed
         self.step_size = relative_step * ball.eps
 
     def inner(self, batch: Batch) -> Batch:
+        if self.weight == 0:
+            return self.base.inner(batch)
         # The base may replace its first view; the distance is from the original.
         x = batch.views[0]
         return self.base.inner(batch).with_extras(
@@ -98,6 +102,8 @@ class TARRL(Around):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         terms = self.base(batch)
+        if self.weight == 0:
+            return report(terms["loss"], self.base_terms(terms))
         both = torch.cat([batch.extras["tarrl_x"], batch.extras["tarrl_moved"]])
         h, moved = self.encoder(both).chunk(2)
         distance = all_mean(self.distance(moved, h, feature_scale(h)).mean())

@@ -116,6 +116,7 @@ def _measure(
         with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
             loss = strategy.forward(inner)["loss"]
         strategy.update(loss)
+        objective.after_step(1.0)
         if batch.images.is_cuda:
             torch.cuda.synchronize()
     seconds = (time.perf_counter() - begin) / _TIMED

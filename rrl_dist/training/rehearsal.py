@@ -75,6 +75,7 @@ def _step(stage: Config, size: int, num_classes: int, workers: int) -> None:
         batch = objective.inner(batch)
     set_learning_rate(optimizer, lr)
     strategy.update(strategy.forward(batch)["loss"])
+    objective.after_step(1.0)
 
 
 def alone(stage: Config) -> TorchStrategy:
@@ -125,9 +126,9 @@ def untrained_teacher(stage: Config) -> Frozen:
 def random_batch(
     stage: Config, samples: int, size: int, num_classes: int, device: torch.device
 ) -> Batch:
-    """Random images in the stage's views."""
+    """Random images in the stage's views, at the run's end: every term counts."""
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(samples, 3, size, size, generator=generator).to(device)
     index = torch.arange(samples, device=device)
     views = build(stage["views"])(images, index, seed=0, epoch=0)
-    return Batch(images, views, index % num_classes, index)
+    return Batch(images, views, index % num_classes, index, progress=1.0)

@@ -154,7 +154,7 @@ def test_each_step_goes_up_the_loss_of_the_whole_batch() -> None:
 
 
 def test_draws_differ_from_step_to_step_and_between_the_views() -> None:
-    objective = around("simclr", steps=0)
+    objective = around("simclr", steps=1)
     given = own_batch("simclr")
     same = replace(given, views=(given.views[0], given.views[0]))
     first, again = objective.inner(same), objective.inner(same)
@@ -226,7 +226,7 @@ def test_a_base_with_an_attack_of_its_own_is_refused() -> None:
     for base, name in ((inside, "TARRL"), (small_objective("deacl"), "DeACL")):
         with pytest.raises(UserError) as told:
             around(base)
-        assert str(told.value).startswith(f"adversarial is around {name}, which has")
+        assert str(told.value).startswith(f"adversarial is around {name}, which is")
         assert "\n" not in str(told.value)
 
 

@@ -22,7 +22,6 @@ from tests.objectives.harness import (
     AROUND,
     OBJECTIVES,
     SLOW_COPIES,
-    TWO_VIEWS,
     own_batch,
     small_objective,
 )
@@ -245,7 +244,7 @@ def test_a_stage_that_is_stopped_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", TWO_VIEWS)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_five_steps_under_zero_are_those_of_ddp(name: str) -> None:
     options = {"lr": 0.01}
     losses, plain = run_workers(2, state_after, name, "ddp", 5, None, options)[0]

@@ -266,9 +266,37 @@ def test_training_brings_the_worst_features_near() -> None:
             objective(batch)["loss"].backward()
             optimizer.step()
         x = own_batch("simclr").views[0]
-        moved = objective.inner(own_batch("simclr")).extras["tarrl_moved"]
-        found[weight] = float(distances(objective, x, moved, "l2").mean())
+        measure = around(objective.base, weight=1.0)
+        moved = measure.inner(own_batch("simclr")).extras["tarrl_moved"]
+        found[weight] = float(distances(measure, x, moved, "l2").mean())
     assert found[3.0] < 0.7 * found[0.0]
+
+
+def test_without_weight_it_is_the_base_to_the_last_bit() -> None:
+    """Batch norm's statistics included, which a pass on attacked images would move."""
+    off, base = around(small_objective("simclr"), weight=0.0), small_objective("simclr")
+    losses = [o(o.inner(own_batch("simclr")))["loss"] for o in (off.train(), base)]
+    assert torch.equal(losses[0], losses[1])
+    for key, value in base.state_dict().items():
+        assert torch.equal(off.base.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"weight": -1.0}, "a term has weight=-1.0; set at least 0"),
+        ({"steps": 0}, "the inner attack has steps=0; set at least 1"),
+        ({"relative_step": 0.0}, "has relative_step=0.0; set more than 0"),
+    ],
+)
+def test_what_would_not_attack_is_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        around(small_objective("simclr"), **settings)
+
+
+def test_one_of_the_same_kind_inside_is_refused() -> None:
+    with pytest.raises(UserError, match="TARRL is around another TARRL"):
+        around(around(adversarial_inside()))
 
 
 def test_it_is_for_the_loop_what_is_inside() -> None:
