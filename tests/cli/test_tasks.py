@@ -27,6 +27,9 @@ CUT = (
     f"data.classes={SEEN}",
     f"tasks={{seen: {SEEN}, unseen: [6,7,8,9]}}",
     "evaluate.gallery=1",
+    "evaluate.limit=20",
+    "probe=none",
+    "protocol.train.epochs=1",
 )
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from rrl_dist.objectives.byol import BYOL
 from rrl_dist.objectives.moco import MoCo
 from rrl_dist.objectives.objective import Objective
+from tests.objectives.harness import own_batch
 from tests.training.strategies import Run
 
 
@@ -27,7 +28,7 @@ def queues(name: str, steps: int) -> tuple[Tensor, int]:
 def outside_gathered(name: str, kind: str) -> str:
     """What `after_step` says where the strategy was not asked for whole weights."""
     run = Run(name, kind)
-    run.step()
+    run.update(run.inner(own_batch(name)))
     try:
         run.objective.after_step(0.5)
     except AssertionError as error:
