@@ -34,7 +34,7 @@ def run_workers(workers: int, function: Callable[..., Any], *args: Any) -> list[
             for rank in range(workers)
         ]
         # The one that fails first: the others may wait for it.
-        done, _ = wait(futures, timeout=120, return_when=FIRST_EXCEPTION)
+        done, _ = wait(futures, timeout=300, return_when=FIRST_EXCEPTION)
         for future in done:
             future.result()
         return [future.result(timeout=0) for future in futures]

@@ -55,7 +55,7 @@ def start(
 def rrl(folder: Path, *arguments: str, status: int = 0) -> str:
     """Run to the end and return what was printed."""
     process = start(folder, *arguments)
-    printed, _ = process.communicate(timeout=300)
+    printed, _ = process.communicate(timeout=900)
     assert process.returncode == status, printed
     return printed
 
@@ -63,7 +63,7 @@ def rrl(folder: Path, *arguments: str, status: int = 0) -> str:
 def kill_when(folder: Path, pattern: str, arguments: Sequence[str]) -> None:
     """Start a run, and kill -9 it as soon as a file matches `pattern`."""
     process = start(folder, *arguments)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while not any(folder.glob(pattern)):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline, f"{pattern} never came"
