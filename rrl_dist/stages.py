@@ -6,13 +6,13 @@ from typing import Any
 
 from rrl_dist import __version__
 from rrl_dist.core.errors import UserError
-from rrl_dist.models.artefact import load_artefact
+from rrl_dist.models.artefact import load_artefact, projector_hash
 
 Config = Mapping[str, Any]
 
 # What a training stage's result depends on, folders of models aside.
 _IDENTIFYING = ("seed", "split", "model", "objective", "views", "optim")
-_WITHOUT_EFFECT = ("log_every", "checkpoint_every", "micro_batch")
+_WITHOUT_EFFECT = ("log_every", "checkpoint_every", "micro_batch", "cache_teacher")
 
 
 def pretrain_stage(config: Config, arm: str, teacher: Path | None) -> dict[str, Any]:
@@ -70,12 +70,21 @@ def _common(config: Config) -> dict[str, Any]:
 
 def identifying(stage: Config) -> dict[str, Any]:
     """What a training stage's result depends on, folders replaced by weights."""
-    train = {k: v for k, v in stage["train"].items() if k not in _WITHOUT_EFFECT}
     parents = {
         key: None if stage[key] is None else load_artefact(Path(stage[key])).sha256
         for key in ("init", "teacher")
     }
-    settings = {key: stage[key] for key in _IDENTIFYING}
+    if stage["teacher"] is not None:
+        parents["teacher_projector"] = projector_hash(Path(stage["teacher"]))
+    settings = {key: _of_effect(stage[key]) for key in (*_IDENTIFYING, "train")}
     # The rest of a strategy, as the number of workers, changes last digits only.
     settings["precision"] = stage["strategy"]["precision"]
-    return {"code": __version__, **settings, "train": train, **parents}
+    return {"code": __version__, **settings, **parents}
+
+
+def _of_effect(setting: Any) -> Any:
+    """Without what changes how a result is reached, and not the result."""
+    if not isinstance(setting, Mapping):
+        return setting
+    kept = {k: v for k, v in setting.items() if k not in _WITHOUT_EFFECT}
+    return {k: _of_effect(v) for k, v in kept.items()}

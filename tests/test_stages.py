@@ -1,14 +1,17 @@
 """What a training stage is told, and what makes it another stage."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import read_json
+from rrl_dist.models.artefact import Head, save_artefact
 from rrl_dist.stages import check_init, identifying, pretrain_stage, probe_stage
 from rrl_dist.training.build import load_classifier, load_encoder
+from rrl_dist.training.projector import fresh_projector
 from tests.composing import compose
 from tests.training.stages import Stage, composed, identified, train, untrained
 
@@ -97,3 +100,33 @@ def test_objectives_without_a_teacher_may_begin_anywhere() -> None:
         check_init(compose("pretrain", f"objective={name}")["objective"])
     deacl = compose("pretrain", "objective=deacl", "objective.start_from_teacher=false")
     check_init(deacl["objective"])
+
+
+def test_what_a_teachers_cache_keeps_is_no_other_stage(tmp_path: Path) -> None:
+    teacher = untrained(tmp_path / "teacher")
+
+    def identity(*overrides: str) -> object:
+        return identifying(pretrain_stage(composed(*overrides), "deacl", teacher))
+
+    cached = "arms.deacl.objective.cache_teacher=true"
+    assert identity() == identity(cached)
+    assert identity() != identity("arms.deacl.objective.teacher_sees=image")
+
+
+def test_another_projector_of_the_teacher_is_another_stage(tmp_path: Path) -> None:
+    found = []
+    for seed in (0, 1, None):
+        folder = untrained(tmp_path / str(seed))
+        if seed is not None:
+            model, (encoder, _) = composed()["model"], load_encoder(folder)
+            torch.manual_seed(seed)
+            objective = composed()["arms"]["simclr"]["objective"]
+            head = fresh_projector(objective, encoder.num_features)
+            assert head is not None
+            kept = Head(head.state_dict(), objective["projector"])
+            about: dict[str, Any] = {"model": model, "classes": (), "training": {}}
+            save_artefact(folder, encoder, **about, projector=kept)
+        found.append(identifying(pretrain_stage(composed(), "deacl", folder)))
+    assert found[0]["teacher"] == found[1]["teacher"] == found[2]["teacher"]
+    assert found[0] != found[1]
+    assert found[2]["teacher_projector"] is None

@@ -120,17 +120,35 @@ def load_projector(folder: Path) -> Head | None:
     Raises:
         UserError: its file is not what `model.json` says it is.
     """
+    found = _described_projector(folder)
+    if found is None:
+        return None
+    config, sha256 = found
+    return Head(_read_weights(folder / PROJECTOR, sha256), config)
+
+
+def projector_hash(folder: Path) -> str | None:
+    """SHA-256 of the projector beside a model; None where none was kept.
+
+    Raises:
+        UserError: `model.json` describes it wrongly.
+    """
+    found = _described_projector(folder)
+    return None if found is None else found[1]
+
+
+def _described_projector(folder: Path) -> tuple[dict[str, Any], str] | None:
+    """Its configuration and its hash."""
     description = folder / "model.json"
     about = _read_description(description).get("projector")
     if about is None or not (folder / PROJECTOR).is_file():
         return None
     try:
-        config, sha256 = dict(about["config"]), str(about["sha256"])
+        return dict(about["config"]), str(about["sha256"])
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{description} describes no projector ({error}); {_MEND}"
         ) from None
-    return Head(_read_weights(folder / PROJECTOR, sha256), config)
 
 
 def _read_weights(path: Path, sha256: str) -> dict[str, Tensor]:

@@ -16,6 +16,8 @@ The options depart from that code. What the attack aims at, the stored image for
 teacher under a strong view for the student, the teacher's frozen projector as a second
 space, and separate passes are those of ProFeAT (val-iisc/ProFeAT, pretraining.py),
 though its attack aims at the student in one space and at the teacher in the other.
+Batch norms of their own for attacked images are those of ACL (Jiang et al., NeurIPS
+2020, arXiv:2010.13337), whose attack too sees the attacked images' ones.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -31,6 +33,7 @@ from rrl_dist.core.collectives import all_mean
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.modes import evaluating, frozen
 from rrl_dist.models.artefact import load_strictly
+from rrl_dist.models.branches import Branch
 from rrl_dist.objectives.distances import distance_of
 from rrl_dist.objectives.feature_cache import FeatureCache
 from rrl_dist.objectives.matching import Matching
@@ -41,7 +44,8 @@ _CHOICES = {
     "target": ("teacher", "student"),
     "defend": ("student", "teacher"),
     "passes": ("joint", "separate"),
-    "teacher_sees": ("view", "image"),
+    "batch_norm": ("shared", "clean", "adversarial"),
+    "teacher_sees": ("view", "second", "image"),
     "attack_precision": ("step", "fp32"),
 }
 
@@ -59,7 +63,10 @@ class DeACL(Objective):
         defend: whose clean features the attacked image is pulled to: "student" or
             "teacher".
         passes: clean and attacked images in one batch, "joint", or in two, "separate".
-        teacher_sees: the student's "view", or the stored "image".
+        batch_norm: "shared" by both kinds of images; or one set for each kind, of which
+            the encoder keeps that of "clean" or of "adversarial" ones.
+        teacher_sees: the student's "view", the "second" view of its image, or the
+            stored "image".
         cache_teacher: keep the teacher's features of the stored images.
         projector: compare in the teacher's projection too.
         attack_precision: of the inner maximization, teacher included: the "step"'s, or
@@ -86,6 +93,7 @@ class DeACL(Objective):
         target: str,
         defend: str,
         passes: str,
+        batch_norm: str,
         teacher_sees: str,
         cache_teacher: bool,
         projector: bool,
@@ -104,6 +112,7 @@ class DeACL(Objective):
         self.target = _chosen("target", target)
         self.defend = _chosen("defend", defend)
         self.passes = _chosen("passes", passes)
+        self.batch_norm = _chosen("batch_norm", batch_norm)
         self.teacher_sees = _chosen("teacher_sees", teacher_sees)
         self.attack_precision = _chosen("attack_precision", attack_precision)
         self.ball, self.steps, self.seed = ball, steps, seed
@@ -115,18 +124,19 @@ class DeACL(Objective):
         self.cache = _cache(teacher, teacher_sees) if cache_teacher else None
         if start_from_teacher:
             _start_from(encoder, teacher)
+        self.branch = _branch(encoder, passes) if batch_norm != "shared" else None
 
     def inner(self, batch: Batch) -> Batch:
         x = batch.views[0]
         key = ("deacl", batch.step)
         start = self.ball.start(x, seed=self.seed, key=key, index=batch.index)
-        with self._precision(x), evaluating(self.encoder), frozen(self.encoder):
+        with self._precision(x), evaluating(self), frozen(self):
             target = self._teacher_features(batch)
             away = self.matching.away_from(
                 target if self.target == "teacher" else self._clean_features(x)
             )
             x_adv = ascend(
-                lambda moved: away(self.encoder(moved)),
+                lambda moved: away(self._student(moved, "adversarial")),
                 start,
                 x,
                 ball=self.ball,
@@ -145,13 +155,30 @@ class DeACL(Objective):
         """t, [N, D], without graph."""
         if self.cache is not None:
             return self.cache(batch.images, batch.index)
+        return self.teacher(self._teachers_image(batch))
+
+    def _teachers_image(self, batch: Batch) -> Tensor:
         if self.teacher_sees == "image":
-            return self.teacher(batch.images)
-        return self.teacher(batch.views[0])
+            return batch.images
+        if self.teacher_sees == "view":
+            return batch.views[0]
+        if len(batch.views) < 2:
+            raise UserError(
+                "objective.teacher_sees=second, but there is one view; choose views= "
+                "of two policies, such as strong_weak"
+            )
+        return batch.views[1]
 
     @torch.no_grad()
     def _clean_features(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.encoder(x))
+        return self._student(x, "clean")
+
+    def _student(self, x: Tensor, kind: str) -> Tensor:
+        """Features [N, D] of images of one kind, by its batch norms."""
+        if self.branch is None or kind == self.batch_norm:
+            return cast(Tensor, self.encoder(x))
+        with self.branch.within(self.encoder):
+            return cast(Tensor, self.encoder(x))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         h, h_adv = self._features(batch.views[0], batch.extras["x_adv"])
@@ -170,7 +197,7 @@ class DeACL(Objective):
     def _features(self, x: Tensor, x_adv: Tensor) -> tuple[Tensor, ...]:
         """The student's of both, [N, D] each."""
         if self.passes == "separate":
-            return self.encoder(x), self.encoder(x_adv)
+            return self._student(x, "clean"), self._student(x_adv, "adversarial")
         return cast(Tensor, self.encoder(torch.cat([x, x_adv]))).chunk(2)
 
 
@@ -202,6 +229,15 @@ def _cache(teacher: Frozen, sees: str) -> FeatureCache:
             "another at each epoch; set objective.teacher_sees=image"
         )
     return FeatureCache(teacher)
+
+
+def _branch(encoder: nn.Module, passes: str) -> Branch:
+    if passes != "separate":
+        raise UserError(
+            "objective.batch_norm gives each kind of images its own batch norms, but "
+            f"objective.passes={passes}; set objective.passes=separate"
+        )
+    return Branch(encoder)
 
 
 def _start_from(encoder: nn.Module, teacher: Frozen) -> None:

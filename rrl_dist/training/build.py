@@ -105,7 +105,7 @@ def build_objective(
     }
     config = dict(config)
     if isinstance(config.get("base"), Mapping):
-        parts["base"] = build_objective(config.pop("base"), **parts)
+        parts["base"] = _build_base(config.pop("base"), **parts)
     offers = offered(config, **parts)
     if "teacher" in offers and teacher is None:
         name = str(config["_target_"]).rpartition(".")[2]
@@ -122,6 +122,14 @@ def build_optimizer(optim: Config, objective: Objective) -> Optimizer:
         decay_norm_and_bias=bool(optim["decay_norm_and_bias"]),
     )
     return cast(Optimizer, build(optim["optimizer"], groups=groups))
+
+
+def _build_base(config: Config, **parts: Any) -> Objective:
+    """A method inside another, whose keys are one deeper than it knows."""
+    try:
+        return build_objective(config, **parts)
+    except UserError as error:
+        raise UserError(str(error).replace("objective.", "objective.base.")) from None
 
 
 def load_encoder(folder: Path) -> tuple[Encoder, Artefact]:

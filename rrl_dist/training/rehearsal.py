@@ -110,7 +110,7 @@ def untrained(stage: Config, size: int, num_classes: int) -> Objective:
         encoder=encoder,
         teacher=teacher,
         num_classes=num_classes,
-        image_size=size,
+        image_size=build(stage["views"]).size(size),
         seed=0,
     )
 

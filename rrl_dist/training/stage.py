@@ -122,7 +122,7 @@ def _objective(
         encoder=encoder,
         teacher=teacher,
         num_classes=source.num_classes,
-        image_size=source.size,
+        image_size=build(stage["views"]).size(source.size),
         seed=seed,
     )
     return objective.to(device).train(), model, origin

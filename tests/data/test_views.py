@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from rrl_dist.data.geometry import HorizontalFlip
+from rrl_dist.data.geometry import HorizontalFlip, RandomResizedCrop
 from rrl_dist.data.views import Views
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "views"
 NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
-COUNTS = {"simclr": 2, "asymmetric": 2, "digits": 2}
+PAIRS = {"simclr", "asymmetric", "symmetric_weak", "vicreg", "strong_weak"}
+PAIRS |= {"digits", "digits_strong_weak"}
 
 
 def configured(name: str) -> Views:
@@ -31,7 +32,7 @@ def images(count: int, side: int, seed: int = 0) -> torch.Tensor:
 def test_each_config_gives_its_views_in_range_at_the_input_size(name, side):
     views = configured(name)
     found = views(images(50, side), torch.arange(50), seed=0, epoch=0)
-    assert len(found) == len(views) == COUNTS.get(name, 1)
+    assert len(found) == len(views) == (2 if name in PAIRS else 1)
     for view in found:
         assert view.shape == (50, 3, side, side)
         assert view.dtype == torch.float32
@@ -126,3 +127,12 @@ def test_views_on_a_gpu_are_those_of_the_cpu():
             torch.testing.assert_close(view.cpu(), expected, atol=2e-4, rtol=0)
             alone = views(stored[:7].cuda(), index[:7], seed=0, epoch=0)
         assert torch.equal(alone[-1], there[-1][:7])
+
+
+def test_the_size_of_a_view_is_told_before_any_is_drawn():
+    crop = RandomResizedCrop(size=12, scale=(0.5, 1.0), ratio=(1.0, 1.0))
+    views = Views(policies=[[crop], []])
+    images = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    drawn = views(images, torch.arange(2), seed=0, epoch=0)
+    assert views.size(16) == drawn[0].shape[-1] == 12
+    assert Views(policies=[[]]).size(16) == 16

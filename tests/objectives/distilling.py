@@ -3,10 +3,12 @@
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rrl_dist.core.batch import Batch
 from rrl_dist.models.encoder import Encoder
@@ -28,6 +30,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "target": {"target": "student"},
     "defend": {"defend": "teacher"},
     "passes": {"passes": "separate"},
+    "branches, clean": {"passes": "separate", "batch_norm": "clean"},
+    "branches": {
+        "passes": "separate",
+        "batch_norm": "adversarial",
+        "target": "student",
+    },
+    "second": {"teacher_sees": "second"},
     "image": {"teacher_sees": "image"},
     "cache": {"teacher_sees": "image", "cache_teacher": True},
     "projector": {"projector": True},
@@ -70,7 +79,18 @@ def distilling(**options: Any) -> DeACL:
         seed=0,
     )
     assert isinstance(made, DeACL)
+    if made.branch is not None:
+        _moved_apart(made.branch.norms)
     return made.train()
+
+
+def _moved_apart(norms: nn.ModuleList) -> None:
+    """Values that are not those of the network's own batch norms."""
+    generator = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        for value in norms.state_dict().values():
+            if value.is_floating_point():
+                value += torch.rand(value.shape, generator=generator)
 
 
 def given_batch() -> Batch:
@@ -80,7 +100,27 @@ def given_batch() -> Batch:
     generator = torch.Generator().manual_seed(3)
     colours = torch.rand(SAMPLES, 3, 1, 1, generator=generator)
     x = batch.views[0] * colours[batch.index - 100]
-    return replace(batch, images=x.flip(3).roll(1, 2), views=(x,))
+    return replace(batch, images=x.flip(3).roll(1, 2), views=(x, x.flip(2)))
+
+
+def literal_student(objective: DeACL, x: Tensor, kind: str) -> Tensor:
+    """Features by the batch norms of images of that kind."""
+    values = student_values(objective, kind)
+    return cast(Tensor, functional_call(objective.encoder, values, (x,)))
+
+
+def student_values(objective: DeACL, kind: str) -> dict[str, Tensor]:
+    """The student's weights and buffers for images of that kind, by name."""
+    values = objective.encoder.state_dict(keep_vars=True)
+    if objective.branch is None or objective.batch_norm == kind:
+        return values
+    own = [n for n, m in objective.encoder.named_modules() if isinstance(m, _BatchNorm)]
+    assert len(own) == len(objective.branch.norms) > 0
+    for name, norm in zip(own, objective.branch.norms, strict=True):
+        for key, value in norm.state_dict(keep_vars=True).items():
+            assert f"{name}.{key}" in values
+            values[f"{name}.{key}"] = value
+    return values
 
 
 def literal_spaces(objective: DeACL, moved: Tensor, h: Tensor) -> Tensor:
@@ -103,7 +143,8 @@ def literal_rows(objective: DeACL, moved: Tensor, h: Tensor) -> Tensor:
 
 
 def literal_target(objective: DeACL, batch: Batch) -> Tensor:
-    seen = batch.images if objective.teacher_sees == "image" else batch.views[0]
+    options = {"image": batch.images, "view": batch.views[0], "second": batch.views[1]}
+    seen = options[objective.teacher_sees]
     with torch.no_grad():
         found: Tensor = objective.teacher.module(seen)
     return found
@@ -117,7 +158,8 @@ def literal_loss(objective: DeACL, batch: Batch) -> Tensor:
         both = objective.encoder(torch.cat([x, x_adv]))
         h, h_adv = both[:n], both[n:]
     else:
-        h, h_adv = objective.encoder(x), objective.encoder(x_adv)
+        h = literal_student(objective, x, "clean")
+        h_adv = literal_student(objective, x_adv, "adversarial")
     t = literal_target(objective, batch)
     anchor = t if objective.defend == "teacher" else h
     clean = literal_spaces(objective, h, t)
@@ -133,12 +175,12 @@ def literal_loss(objective: DeACL, batch: Batch) -> Tensor:
 def moved_by_a_literal_attack(objective: DeACL, batch: Batch) -> Tensor:
     """Signs of gradients, and back into the ball, student in eval mode."""
     x = batch.views[0]
-    student = small_encoder(1)
-    student.load_state_dict(objective.encoder.state_dict())
-    student.eval()
+    clean, student = small_encoder(1).eval(), small_encoder(1).eval()
+    clean.load_state_dict(student_values(objective, "clean"))
+    student.load_state_dict(student_values(objective, "adversarial"))
     anchor = literal_target(objective, batch)
     if objective.target == "student":
-        anchor = student(x).detach()
+        anchor = clean(x).detach()
     key = ("deacl", batch.step)
     found = objective.ball.start(x, seed=0, key=key, index=batch.index)
     for _ in range(5):

@@ -62,6 +62,9 @@ def small_objective(
         return _self_supervised(name, trained, sync_bn)
     if name in AROUND:
         return _around(name, _self_supervised(AROUND[name], trained, sync_bn))
+    if name in COUPLED:
+        kind, base, changes = COUPLED[name]
+        return _around(kind, _self_supervised(base, trained, sync_bn), **changes)
     if name == "supervised":
         return Supervised(encoder=trained, num_classes=3, train_encoder=True)
     if name == "deacl":
@@ -93,6 +96,14 @@ ONE_VIEW = ("supervised", "deacl")
 # Each around another, two of them around one with a slow copy.
 AROUND = {"tarrl": "moco", "adversarial": "byol", "spectral": "simclr"}
 OBJECTIVES = (*TWO_VIEWS, *ONE_VIEW, *AROUND)
+# Around bases whose loss couples the whole batch, so that an attack on one worker's
+# images depends on the others'; and by the distances that `_around` does not set.
+COUPLED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "adversarial around simclr": ("adversarial", "simclr", {}),
+    "adversarial around barlow": ("adversarial", "barlow", {}),
+    "tarrl by cosine around barlow": ("tarrl", "barlow", {"distance": "cosine"}),
+    "tarrl by kl around barlow": ("tarrl", "barlow", {"distance": "kl"}),
+}
 QUEUE = 40  # keys: no multiple of a batch
 
 
@@ -124,7 +135,7 @@ def _self_supervised(name: str, encoder: Encoder, sync_bn: bool) -> Objective:
     return makers[name](encoder=encoder)
 
 
-def _around(name: str, base: Objective) -> Objective:
+def _around(name: str, base: Objective, **changes: Any) -> Objective:
     attack: dict[str, Any] = {"ball": Linf(8 / 255), "steps": 3, "relative_step": 0.25}
     ramp = Ramp(start=0.0, end=1.0)
     makers: dict[str, Callable[..., Objective]] = {
@@ -140,7 +151,7 @@ def _around(name: str, base: Objective) -> Objective:
             image_size=SIZE,
         ),
     }
-    return makers[name](base=base)
+    return makers[name](base=base, **changes)
 
 
 def global_batch(views: int) -> tuple[Tensor, ...]:

@@ -7,9 +7,6 @@ from torch import Tensor
 
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import all_mean
-from rrl_dist.core.errors import UserError
-from rrl_dist.objectives.objective import Frozen
-from rrl_dist.training.build import build_objective
 from tests.gloo import run_workers
 from tests.objectives.distilling import (
     EPS,
@@ -19,11 +16,11 @@ from tests.objectives.distilling import (
     given_batch,
     literal_loss,
     literal_spaces,
+    literal_student,
     literal_target,
     moved_by_a_literal_attack,
     paper,
 )
-from tests.objectives.harness import small_encoder
 
 every_option = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 
@@ -85,7 +82,8 @@ def test_the_attack_raises_its_distance_inside_the_ball(
     target = literal_target(objective, batch)
     torch.testing.assert_close(after.extras["target"], target)
     with torch.no_grad():
-        h, h_adv = objective.encoder(x), objective.encoder(x_adv)
+        h = literal_student(objective, x, "clean")
+        h_adv = literal_student(objective, x_adv, "adversarial")
         anchor = h if objective.target == "student" else target
         clean = literal_spaces(objective, h, anchor)
         attacked = literal_spaces(objective, h_adv, anchor)
@@ -219,39 +217,6 @@ def test_terms_are_logged_by_name_with_the_weight_that_counts() -> None:
         assert [k for k, v in terms.items() if v.requires_grad] == ["loss"]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"target": "both"}, r"objective\.target=both; choose teacher\|student"),
-        ({"defend": "x"}, r"objective\.defend=x; choose student\|teacher"),
-        ({"passes": "two"}, r"objective\.passes=two; choose joint\|separate"),
-        ({"teacher_sees": "all"}, r"teacher_sees=all; choose view\|image"),
-        ({"attack_precision": "fp16"}, r"precision=fp16; choose step\|fp32"),
-        ({"distance": "l1"}, "no distance=l1; choose"),
-        ({"cache_teacher": True}, r"sees a view.*set objective\.teacher_sees=image"),
-    ],
-)
-def test_options_that_cannot_be_are_refused_in_one_line(
-    options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        distilling(**options)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_teacher_without_a_projector_is_refused_where_one_is_wanted() -> None:
-    parts: dict[str, Any] = {
-        "encoder": small_encoder(1),
-        "teacher": Frozen(small_encoder(3), sha256="teacher"),
-        "num_classes": 3,
-        "image_size": 8,
-        "seed": 0,
-    }
-    with pytest.raises(UserError, match=r"without one; .* objective\.projector=false"):
-        build_objective({**paper(), "projector": True}, **parts)
-    build_objective(paper(), **parts)
-
-
 def global_gradient(options: dict[str, Any]) -> tuple[float, dict[str, Tensor]]:
     """The loss, and the mean over workers of its gradients."""
     objective = distilling(**options)
@@ -264,7 +229,9 @@ def global_gradient(options: dict[str, Any]) -> tuple[float, dict[str, Tensor]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 4])
-@pytest.mark.parametrize("name", ["image", "l2 of projections", "kl to the teacher"])
+@pytest.mark.parametrize(
+    "name", ["image", "l2 of projections", "kl to the teacher", "branches"]
+)
 def test_options_do_not_depend_on_the_number_of_workers(
     name: str, workers: int
 ) -> None:

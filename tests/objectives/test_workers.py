@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from tests.gloo import run_workers
-from tests.objectives.harness import OBJECTIVES, logged, loss_and_gradient
+from tests.objectives.harness import COUPLED, OBJECTIVES, logged, loss_and_gradient
+
+every_objective = pytest.mark.parametrize("name", [*OBJECTIVES, *COUPLED])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 4])
-@pytest.mark.parametrize("name", OBJECTIVES)
+@every_objective
 def test_loss_and_gradient_do_not_depend_on_worker_count(
     name: str, workers: int
 ) -> None:
@@ -24,7 +26,7 @@ def test_loss_and_gradient_do_not_depend_on_worker_count(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OBJECTIVES)
+@every_objective
 def test_what_is_logged_is_of_the_global_batch(name: str) -> None:
     alone = logged(name)
     assert len(alone) > 1

@@ -10,6 +10,7 @@ from torch import nn
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import read_json, write_json
 from rrl_dist.models.artefact import save_artefact
+from rrl_dist.objectives.objective import Frozen
 from rrl_dist.training.build import (
     build,
     build_encoder,
@@ -19,6 +20,7 @@ from rrl_dist.training.build import (
     load_teacher,
     offered,
 )
+from tests.composing import compose, tiny_encoder
 from tests.training.stages import composed
 
 ENCODER = {"_target_": "rrl_dist.models.encoder.Encoder"}
@@ -91,6 +93,25 @@ def test_an_objective_without_its_teacher_asks_for_one(config) -> None:
 
 def weights(module: nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_what_a_method_inside_another_says_names_the_key_it_has_there(
+    depth: int,
+) -> None:
+    inside = ("objective", *["base"] * depth)
+    chosen = ["objective=spectral", "objective/base=tarrl"][: depth + 1]
+    if depth == 2:
+        chosen.append("objective/base@objective.base.base=deacl")
+    else:
+        chosen[1] = "objective/base=deacl"
+    key = ".".join(inside)
+    config = compose("pretrain", *chosen, f"{key}.target=both")["objective"]
+    encoder = tiny_encoder()
+    teacher = Frozen(tiny_encoder(1), sha256="teacher")
+    parts: dict[str, Any] = {"num_classes": 3, "image_size": 8, "seed": 0}
+    with pytest.raises(UserError, match=rf"^{re.escape(key)}\.target=both; choose"):
+        build_objective(config, encoder=encoder, teacher=teacher, **parts)
 
 
 def test_first_weights_depend_on_the_seed_alone(config) -> None:
