@@ -2,9 +2,11 @@
 
 Decoupled direction and norm, Rony et al. 2019, arXiv:1811.09600, Algorithm 1: where the
 model is wrong the next image is nearer, where it is right it is further off. Found
-distances are upper bounds of the distance to the decision boundary. Ours are the random
-start, since a model may be so sure that its loss has no gradient at the clean image;
-the largest radius; and that a radius shrinks from where the clipped image lies.
+distances are upper bounds of the distance to the decision boundary. Ours are that the
+margin of logits is raised instead of the cross-entropy, whose gradient is 0 in float32
+where a model is sure, so that it would look robust; the random start, for models that
+are flat at the clean image; the largest radius; and that a radius shrinks from where
+the clipped image lies.
 """
 
 import math
@@ -19,7 +21,7 @@ from rrl_dist.attacks.ascent import value_and_gradient
 from rrl_dist.attacks.balls import Ball, as_column
 from rrl_dist.attacks.checks import check_counts, check_inputs
 from rrl_dist.attacks.classifier import Classifier, borrowed
-from rrl_dist.attacks.margins import cross_entropy, misclassified
+from rrl_dist.attacks.margins import logit_margin, misclassified
 from rrl_dist.attacks.micro_batches import in_micro_batches
 from rrl_dist.attacks.result import Attacked
 from rrl_dist.core.errors import UserError
@@ -29,25 +31,25 @@ LAST_STEP = 0.01  # length of the last step over that of the first, the paper's 
 
 class Nearest(NamedTuple):
     """Per sample the nearest wrong image so far; before there is one, the image of
-    highest loss.
+    largest margin.
 
     Attributes:
         x: [N, ...] images.
         distance: [N] in the ball's norm, in [0, 1] pixels.
-        loss: [N] cross-entropy in nats; -inf instead of NaN.
+        margin: [N] of logits, largest other minus the label's; -inf instead of NaN.
         wrong: [N] bool, whether the model is wrong at x.
     """
 
     x: Tensor
     distance: Tensor
-    loss: Tensor
+    margin: Tensor
     wrong: Tensor
 
     def offer(self, other: "Nearest") -> "Nearest":
         """Row by row: a wrong image before a right one, then the nearer of two wrong
-        ones, or of two right ones that of higher loss."""
+        ones, or of two right ones that of larger margin."""
         nearer = self.wrong & (other.distance < self.distance)
-        stronger = ~self.wrong & (other.loss > self.loss)
+        stronger = ~self.wrong & (other.margin > self.margin)
         both_alike = other.wrong == self.wrong
         better = (other.wrong & ~self.wrong) | (both_alike & (nearer | stronger))
         columns = zip(other, self, strict=True)
@@ -61,7 +63,7 @@ class Search:
     """Looks for the nearest image that the model gets wrong, sample by sample.
 
     An image that is wrong from the start is its own nearest, at distance 0. One that is
-    never broken within the ball is given back right: that of highest loss.
+    never broken within the ball is given back right: that of largest margin.
 
     Attributes:
         ball: the norm, and the largest radius.
@@ -141,22 +143,22 @@ class Search:
     def _visit(
         self, classifier: Classifier, moved: Tensor, x: Tensor, y: Tensor
     ) -> tuple[Nearest, Tensor]:
-        """What is found at `moved`, and the loss's gradient there."""
+        """What is found at `moved`, and the margin's gradient there."""
         logits: Tensor | None = None
 
         def value(moved: Tensor) -> Tensor:
             nonlocal logits
             logits = classifier(moved)
-            return cross_entropy(logits, y)
+            return logit_margin(logits, y)
 
         _, grad = value_and_gradient(value, moved)
         assert logits is not None
         return self._seen(moved, x, y, logits.detach()), grad
 
     def _seen(self, moved: Tensor, x: Tensor, y: Tensor, logits: Tensor) -> Nearest:
-        loss = cross_entropy(logits, y).nan_to_num(nan=-torch.inf)
+        margin = logit_margin(logits, y).nan_to_num(nan=-torch.inf)
         distance = self.ball.distance(moved, x)
-        return Nearest(moved, distance, loss, misclassified(logits, y))
+        return Nearest(moved, distance, margin, misclassified(logits, y))
 
     def _onto(self, moved: Tensor, x: Tensor, radius: Tensor) -> Tensor:
         """Towards x or away from it until the radius is met, and into [0, 1]."""

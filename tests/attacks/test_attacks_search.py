@@ -1,4 +1,5 @@
 import math
+from typing import cast
 
 import pytest
 import torch
@@ -85,7 +86,7 @@ def test_what_cannot_be_broken_comes_back_right() -> None:
 
 def literal_search(model: nn.Module, ball: L2, x: Tensor, y: int, i: int) -> Tensor:
     """One sample [1, ...]; all wrong images are kept, the nearest is taken."""
-    label, steps = torch.tensor([y]), SETTINGS["steps"]
+    steps = SETTINGS["steps"]
     z = normal(7, "search40", "direction", index=torch.tensor([i]), n=x.numel())
     u = uniform(7, "search40", "radius", index=torch.tensor([i]), n=1).item()
     radius = first = 0.25 * ball.eps
@@ -95,7 +96,8 @@ def literal_search(model: nn.Module, ball: L2, x: Tensor, y: int, i: int) -> Ten
     for step in range(steps + 1):
         point = point.detach().requires_grad_()
         logits = model(point)
-        (grad,) = torch.autograd.grad(F.cross_entropy(logits, label), point)
+        others = torch.cat([logits[:, :y], logits[:, y + 1 :]], 1)
+        (grad,) = torch.autograd.grad(others.max() - logits[0, y], point)
         if logits.argmax() != y:
             wrong.append(point.detach())
             radius = 0.95 * float((point.detach() - x).norm())
@@ -143,15 +145,38 @@ def test_nearer_than_any_radius_at_which_pgd_succeeds(
     assert found.mean() < grid.mean()
 
 
+class Scaled(nn.Module):
+    """The same decisions, so sure that the cross-entropy has no gradient in float32."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2.0**12 * cast(Tensor, self.model(x))
+
+
+def test_a_sure_model_looks_no_more_robust(model: nn.Module, unseen: Data) -> None:
+    x, y = (column[:32] for column in unseen)
+    sure = Scaled(model)
+    point = x.clone().requires_grad_()
+    loss = F.cross_entropy(sure(point), y, reduction="sum")
+    (grad,) = torch.autograd.grad(loss, point)
+    assert (grad.flatten(1).norm(dim=1) == 0).float().mean() > 0.5
+    ball = L2(3.0)
+    plain, scaled = (Search(ball=ball, **SETTINGS)(m, x, y) for m in (model, sure))
+    torch.testing.assert_close(scaled, plain)
+
+
 class Sure(nn.Module):
-    """So sure that in float32 its loss is 0 without a gradient, except beyond 0.6."""
+    """Flat, and so without a gradient, except beyond 0.6."""
 
     def forward(self, x: Tensor) -> Tensor:
         score = 1e4 * (0.6 - x.flatten(1).amax(1)).clamp(-1, 1)
         return torch.stack([score, torch.zeros_like(score)], 1)
 
 
-def test_a_loss_without_a_gradient_is_left_by_the_random_start() -> None:
+def test_a_flat_place_is_left_by_the_random_start() -> None:
     x = torch.full((8, 1, 4, 4), 0.5)
     y = torch.zeros(8, dtype=torch.int64)
     x_adv = Search(ball=L2(1.0), **SETTINGS)(Sure(), x, y)

@@ -99,7 +99,7 @@ OBJECTIVES = (*TWO_VIEWS, *ONE_VIEW, *AROUND)
 # Around bases whose loss couples the whole batch, so that an attack on one worker's
 # images depends on the others'; and by the distances that `_around` does not set.
 COUPLED: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "adversarial around simclr": ("adversarial", "simclr", {}),
+    "adversarial around simclr": ("adversarial", "simclr", {"attacked": 1}),
     "adversarial around barlow": ("adversarial", "barlow", {}),
     "tarrl by cosine around barlow": ("tarrl", "barlow", {"distance": "cosine"}),
     "tarrl by kl around barlow": ("tarrl", "barlow", {"distance": "kl"}),
