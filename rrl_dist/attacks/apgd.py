@@ -1,4 +1,4 @@
-"""Auto-PGD on the cross-entropy: a PGD that chooses its step sizes by itself.
+"""Auto-PGD: a PGD that chooses its step sizes by itself.
 
 Croce and Hein 2020, arXiv:2003.01690, Algorithm 1, with the roundings of the authors'
 code (fra31/auto-attack): lengths between checkpoints are whole numbers, and the first
@@ -18,14 +18,18 @@ from rrl_dist.attacks.ascent import value_and_gradient
 from rrl_dist.attacks.balls import Ball, as_column
 from rrl_dist.attacks.checks import check_counts, check_inputs
 from rrl_dist.attacks.classifier import Classifier, borrowed
-from rrl_dist.attacks.margins import cross_entropy, misclassified
+from rrl_dist.attacks.margins import cross_entropy, dlr, misclassified
 from rrl_dist.attacks.micro_batches import in_micro_batches
 from rrl_dist.attacks.result import Attacked, Best
+from rrl_dist.core.errors import UserError
 
 # Constants of the paper, §3.
 MOMENTUM = 0.75  # alpha: share of the new step
 RHO = 0.75  # steps that must rise for the step size to stay
 FIRST_INTERVAL, SHORTENED_BY, SHORTEST = 0.22, 0.03, 0.06  # shares of all steps
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+LOSSES: dict[str, Loss] = {"ce": cross_entropy, "dlr": dlr}
 
 
 def intervals(steps: int) -> Iterator[int]:
@@ -139,11 +143,13 @@ class APGD:
 
     It passes over what is wrong from the start, and is done with a sample at the first
     checkpoint at which a wrong image is known: a weak model costs little. Kept is the
-    wrong image of highest cross-entropy, or, if none is wrong, the image of highest
-    cross-entropy, the clean one included.
+    wrong image of highest loss, or, if none is wrong, the image of highest loss, the
+    clean one included.
 
     Attributes:
         ball: the threat model.
+        loss: what is raised: "ce", the cross-entropy, or "dlr", the difference of
+            logits ratio.
         steps: gradient steps of a restart.
         restarts: runs of a sample, until one succeeds.
         seed: draws depend on (seed, name, restart, sample).
@@ -154,6 +160,7 @@ class APGD:
     """
 
     ball: Ball
+    loss: str
     steps: int
     restarts: int
     seed: int
@@ -163,11 +170,13 @@ class APGD:
         check_counts(
             steps=self.steps, restarts=self.restarts, micro_batch=self.micro_batch
         )
+        if self.loss not in LOSSES:
+            raise UserError(f"apgd has loss={self.loss}; choose {'|'.join(LOSSES)}")
 
     @property
     def name(self) -> str:
         """Its name in AutoAttack."""
-        return "apgd-ce"
+        return f"apgd-{self.loss}"
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, index: Tensor | None = None
@@ -184,13 +193,17 @@ class APGD:
         if self.ball.eps == 0 or len(x) == 0:
             return Attacked(x.detach().clone(), torch.zeros_like(y))
         with borrowed(model) as classifier:
-            clean = partial(_clean, classifier)
+            clean = partial(_clean, classifier, self._loss)
             best = Best(*in_micro_batches(clean, x, y, size=self.micro_batch))
             queries = torch.ones_like(y)
             for restart in range(self.restarts):
                 phases = self._phases(classifier, restart)
                 self._climb(phases, best, queries, (x, y, index))
         return Attacked(best.x, queries)
+
+    @property
+    def _loss(self) -> Loss:
+        return LOSSES[self.loss]
 
     def _phases(
         self, classifier: Classifier, restart: int
@@ -199,7 +212,8 @@ class APGD:
         yield partial(self._begin, classifier, restart), 1
         for number, length in enumerate(intervals(self.steps)):
             first = number == 0
-            yield partial(_advance, classifier, self.ball, length, first), length
+            step = partial(_advance, classifier, self._loss, self.ball, length, first)
+            yield step, length
 
     def _climb(
         self,
@@ -229,14 +243,19 @@ class APGD:
         best, (center, y, index) = Best(*state[:3]), state[3:]
         key = (self.name, restart)
         x = self.ball.surface_start(center, seed=self.seed, key=key, index=index)
-        value, grad, wrong = _visit(classifier, x, y)
+        value, grad, wrong = _visit(classifier, self._loss, x, y)
         step_size = torch.full_like(value, 2 * self.ball.eps)
         climb = Climb.begin(center, y, x, value, grad, step_size)
         return *best.offer(x, value, wrong), *climb
 
 
 def _advance(
-    classifier: Classifier, ball: Ball, length: int, first: bool, *state: Tensor
+    classifier: Classifier,
+    loss: Loss,
+    ball: Ball,
+    length: int,
+    first: bool,
+    *state: Tensor,
 ) -> tuple[Tensor, ...]:
     """(best, climb) -> (best, climb) after the steps to the next checkpoint."""
     best, climb = Best(*state[:3]), Climb(*state[3:])
@@ -244,7 +263,7 @@ def _advance(
     for step in range(length):
         # The very first step has no predecessor to keep a share of.
         x = climb.moved(ball, 1.0 if first and step == 0 else MOMENTUM)
-        value, grad, wrong = _visit(classifier, x, climb.y)
+        value, grad, wrong = _visit(classifier, loss, x, climb.y)
         best = best.offer(x, value, wrong)
         rises += value > climb.value
         climb = climb.at(x, value, grad)
@@ -252,21 +271,23 @@ def _advance(
 
 
 def _visit(
-    classifier: Classifier, x: Tensor, y: Tensor
+    classifier: Classifier, loss: Loss, x: Tensor, y: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy (-inf for NaN), its gradient, and whether the model is wrong."""
+    """The loss (-inf for NaN), its gradient, and whether the model is wrong."""
     logits: Tensor | None = None
 
     def value(x: Tensor) -> Tensor:
         nonlocal logits
         logits = classifier(x)
-        return cross_entropy(logits, y)
+        return loss(logits, y)
 
     values, grad = value_and_gradient(value, x)
     assert logits is not None
     return values.nan_to_num(nan=-torch.inf), grad, misclassified(logits, y)
 
 
-def _clean(classifier: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+def _clean(
+    classifier: Classifier, loss: Loss, x: Tensor, y: Tensor
+) -> tuple[Tensor, ...]:
     logits = classifier.clean(x, y)
-    return Best.of(x, cross_entropy(logits, y), misclassified(logits, y))
+    return Best.of(x, loss(logits, y), misclassified(logits, y))

@@ -34,7 +34,7 @@ def test_is_at_most_one_image_weaker_than_the_authors_code(
     ball: Ball, trained: nn.Module, unseen: Data
 ) -> None:
     x, y = unseen
-    attack = APGD(ball=ball, steps=100, restarts=1, seed=0, micro_batch=64)
+    attack = APGD(loss="ce", ball=ball, steps=100, restarts=1, seed=0, micro_batch=64)
     ours = accuracy(trained, attack(trained, x, y), y)
     theirs = accuracy(trained, official(trained, ball).perturb(x, y), y)
     assert theirs < accuracy(trained, x, y) - 15
@@ -71,7 +71,7 @@ def test_walks_as_the_authors_code_from_one_start(
     reference = official(trained, ball)
     reference.init_hyperparam(x)
     top, right, _, _ = reference.attack_single_run(x, y, start_of_both(ball, x))
-    attack = APGD(ball=ball, steps=100, restarts=1, seed=0, micro_batch=64)
+    attack = APGD(loss="ce", ball=ball, steps=100, restarts=1, seed=0, micro_batch=64)
     x_adv = attack(trained, x, y)
     clean_wrong = trained(x).argmax(1) != y
     still_right = trained(x_adv).argmax(1) == y
@@ -137,7 +137,7 @@ class Ramp(nn.Module):
 def test_finds_the_best_corner_and_stops_at_a_success(ball: Ball) -> None:
     x = torch.full((1, 1, 4, 4), 0.5)  # L2: 16 pixels that move by 0.4 / 4 each
     y = torch.zeros(1, dtype=torch.int64)
-    attack = APGD(ball=ball, steps=100, restarts=2, seed=0, micro_batch=1)
+    attack = APGD(loss="ce", ball=ball, steps=100, restarts=2, seed=0, micro_batch=1)
     robust = attack.run(Ramp(0.7), x, y)
     torch.testing.assert_close(robust.x_adv, x + 0.1, rtol=0, atol=1e-4)
     assert robust.queries.item() == 1 + 2 * 101
@@ -150,9 +150,9 @@ def test_finds_the_best_corner_and_stops_at_a_success(ball: Ball) -> None:
 def test_restarts_only_touch_what_is_right(trained: nn.Module, unseen: Data) -> None:
     x, y = unseen
     once, thrice = (
-        APGD(ball=Linf(0.1), steps=10, restarts=r, seed=0, micro_batch=64).run(
-            trained, x, y
-        )
+        APGD(
+            loss="ce", ball=Linf(0.1), steps=10, restarts=r, seed=0, micro_batch=64
+        ).run(trained, x, y)
         for r in (1, 3)
     )
     wrong = trained(once.x_adv).argmax(1) != y
@@ -167,4 +167,4 @@ def test_restarts_only_touch_what_is_right(trained: nn.Module, unseen: Data) -> 
 def test_impossible_settings_are_refused(name: str) -> None:
     settings = {"steps": 10, "restarts": 1, "micro_batch": 8, name: 0}
     with pytest.raises(UserError, match=f"{name}=0"):
-        APGD(ball=Linf(0.1), seed=0, **settings)
+        APGD(loss="ce", ball=Linf(0.1), seed=0, **settings)

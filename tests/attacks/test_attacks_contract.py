@@ -1,61 +1,20 @@
 """What holds for every attack."""
 
-import copy
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rrl_dist.attacks import APGD, L2, PGD, Attack, Ball, FeatureAttack, Linf, Search
+from rrl_dist.attacks import L2, Ball, Linf
 from rrl_dist.attacks.margins import cross_entropy
-
-Data = tuple[Tensor, Tensor]
-
-
-def pgd(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
-    return PGD(
-        ball=ball,
-        steps=5,
-        relative_step=0.25,
-        restarts=2,
-        random_start=True,
-        seed=seed,
-        micro_batch=micro_batch,
-    )
-
-
-def apgd(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
-    return APGD(ball=ball, steps=12, restarts=2, seed=seed, micro_batch=micro_batch)
-
-
-def feature(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
-    return FeatureAttack(
-        ball=ball,
-        steps=5,
-        relative_step=0.25,
-        restarts=2,
-        seed=seed,
-        micro_batch=micro_batch,
-    )
-
-
-def search(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
-    return Search(
-        ball=ball,
-        steps=10,
-        relative_start=0.5,
-        change=0.1,
-        seed=seed,
-        micro_batch=micro_batch,
-    )
-
-
-every_kind = pytest.mark.parametrize("kind", [pgd, apgd, feature, search])
-# That it fools the head is nothing that the attack on features promises.
-fooling = pytest.mark.parametrize("kind", [pgd, apgd, search])
-every_ball = pytest.mark.parametrize("ball", [Linf(0.1), L2(0.5)], ids=Ball.label)
-Kind = Callable[..., Attack]
+from tests.attacks.kinds import (
+    Data,
+    Kind,
+    apgd,
+    every_ball,
+    every_kind,
+    fooling,
+    pgd,
+)
 
 
 @fooling
@@ -161,55 +120,6 @@ def test_draws_depend_on_seed_and_index(
     assert torch.equal(kind(L2(0.1))(model, x, y), first)
 
 
-@every_kind
-def test_model_is_given_back_as_it_was(
-    kind: Kind, model: nn.Sequential, unseen: Data
-) -> None:
-    x, y = (column[:70] for column in unseen)
-    expected = kind(Linf(0.1))(model, x, y)
-    model.train()
-    model[4].eval()
-    model[0].bias.requires_grad_(False)
-    modes = [module.training for module in model.modules()]
-    needs = [parameter.requires_grad for parameter in model.parameters()]
-    state = copy.deepcopy(model.state_dict())
-    x.requires_grad_()
-    x_adv = kind(Linf(0.1))(model, x, y)
-    assert [module.training for module in model.modules()] == modes
-    assert [parameter.requires_grad for parameter in model.parameters()] == needs
-    assert all(parameter.grad is None for parameter in model.parameters())
-    for name, tensor in model.state_dict().items():
-        assert torch.equal(tensor, state[name]), name
-    assert x.grad is None
-    # The attack saw the model in eval mode although it was training.
-    assert torch.equal(x_adv, expected)
-
-
-@every_kind
-def test_backward_passes_skip_the_parameters(
-    kind: Kind, model: nn.Sequential, unseen: Data
-) -> None:
-    x, y = (column[:10] for column in unseen)
-    needed: list[bool] = []
-    model[0].register_forward_hook(
-        lambda *_: needed.extend(p.requires_grad for p in model.parameters())
-    )
-    kind(Linf(0.1))(model, x, y)
-    assert needed
-    assert not any(needed)
-
-
-@every_kind
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_callers_grad_mode_does_not_matter(
-    kind: Kind, mode: Callable[[], torch.no_grad], model: nn.Module, unseen: Data
-) -> None:
-    x, y = (column[:10] for column in unseen)
-    expected = kind(Linf(0.1))(model, x, y)
-    with mode():
-        assert torch.equal(kind(Linf(0.1))(model, x.clone(), y.clone()), expected)
-
-
 @fooling
 @every_ball
 def test_a_larger_ball_is_a_stronger_attack(
@@ -257,47 +167,3 @@ def test_model_of_one_class_cannot_be_fooled(kind: Kind, ball: Ball) -> None:
     x_adv = kind(ball)(model, x, torch.zeros(5, dtype=torch.int64))
     assert x_adv.isfinite().all()
     assert (ball.distance(x_adv, x) <= ball.eps * (1 + 1e-6)).all()
-
-
-class Counted(nn.Module):
-    """Counts the encoder's calls and their rows."""
-
-    def __init__(self, model: nn.Sequential) -> None:
-        super().__init__()
-        self.encoder, self.head = model[:-1], model[-1]
-        self.shapes: list[int] = []
-        self.encoder.register_forward_pre_hook(
-            lambda _, args: self.shapes.append(len(args[0]))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.encoder(x))
-        return logits
-
-
-@every_kind
-def test_queries_are_the_forward_passes(
-    kind: Kind, model: nn.Sequential, unseen: Data
-) -> None:
-    x, y = (column[:40] for column in unseen)
-    wrong_at_start = model(x).argmax(1) != y
-    y[0] = (y[0] + 1) % 10
-    wrong_at_start[0] = True
-    for row in range(0, 40, 4):
-        counted = Counted(model)
-        one = torch.tensor([row])
-        attack = kind(Linf(0.1), micro_batch=1)
-        queries = attack.run(counted, x[one], y[one], one).queries
-        assert queries.tolist() == [len(counted.shapes)]
-        if kind is apgd and wrong_at_start[row]:
-            assert queries.item() == 1
-
-
-@every_kind
-def test_model_sees_one_shape_only(
-    kind: Kind, model: nn.Sequential, unseen: Data
-) -> None:
-    x, y = (column[:21] for column in unseen)
-    counted = Counted(model)
-    kind(Linf(0.05), micro_batch=16)(counted, x, y)
-    assert set(counted.shapes) == {16}

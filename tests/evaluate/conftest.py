@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.evaluate.jobs import REPRESENTATION, job_of, run, write_classifier
+from tests.evaluate.jobs import REPRESENTATION, Job, job_of, run, write_classifier
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +26,8 @@ def represented(classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("represented")
     run(job_of(classifier, *REPRESENTATION), folder)
     return folder
+
+
+@pytest.fixture
+def job(classifier: Path) -> Job:
+    return job_of(classifier)

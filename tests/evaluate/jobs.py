@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rrl_dist.core.records import Row, read_rows
 from rrl_dist.evaluate.evaluation import evaluate
 from rrl_dist.evaluate.pool import Progress
+from rrl_dist.evaluate.robust import chosen_images
 from rrl_dist.models.artefact import save_artefact
 from rrl_dist.models.encoder import Classifier
 from rrl_dist.training.build import build, build_encoder
@@ -30,6 +32,12 @@ SUITE = (
     f"evaluate.limit={LIMIT}",
     "evaluate.gallery=3",
 )
+COMPONENTS = {
+    "clean",
+    "pgd4-linf@0.03",
+    "apgd-ce-linf@0.03",
+    "pgd4-linf@0.015",
+}
 REPRESENTATION = (
     "suite=representation",
     "suite.attacks.feature20.steps=4",
@@ -103,3 +111,14 @@ def rows_in(folder: Path) -> list[Row]:
     """All rows without their times."""
     rows = read_rows(sorted((folder / "rows").iterdir()))
     return [replace(row, seconds=0.0) for row in rows]
+
+
+def by_sample(folder: Path, component: str) -> dict[int, Row]:
+    return {row.index: row for row in rows_in(folder) if row.component == component}
+
+
+def chosen(job: Job) -> tuple[Tensor, Tensor, Tensor]:
+    """The evaluation's images [N, 3, H, W] in [0, 1], labels and index."""
+    images = chosen_images(job)
+    x = torch.from_numpy(images.images).permute(0, 3, 1, 2).contiguous().float() / 255
+    return x, torch.from_numpy(images.labels), torch.from_numpy(images.index)

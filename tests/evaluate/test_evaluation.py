@@ -1,45 +1,26 @@
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from rrl_dist.core.aggregate import wilson
-from rrl_dist.core.errors import UserError
 from rrl_dist.core.records import Row
 from rrl_dist.core.storage import read_json
 from rrl_dist.evaluate.evaluation import summarize
-from rrl_dist.evaluate.plan import Suite, Unit, build_suite
-from rrl_dist.evaluate.robust import Evaluator, chosen_images
+from rrl_dist.evaluate.plan import Suite, build_suite
 from rrl_dist.training.build import build, load_classifier
-from tests.evaluate.jobs import LIMIT, Counter, Job, job_of, rows_in, run
-
-COMPONENTS = {
-    "clean",
-    "pgd4-linf@0.03",
-    "apgd-ce-linf@0.03",
-    "pgd4-linf@0.015",
-}
-
-
-@pytest.fixture
-def job(classifier: Path) -> Job:
-    return job_of(classifier)
-
-
-def chosen(job: Job) -> tuple[Tensor, Tensor, Tensor]:
-    """The evaluation's images [N, 3, H, W] in [0, 1], labels and index."""
-    images = chosen_images(job)
-    x = torch.from_numpy(images.images).permute(0, 3, 1, 2).contiguous().float() / 255
-    return x, torch.from_numpy(images.labels), torch.from_numpy(images.index)
-
-
-def by_sample(folder: Path, component: str) -> dict[int, Row]:
-    return {row.index: row for row in rows_in(folder) if row.component == component}
+from tests.evaluate.jobs import (
+    COMPONENTS,
+    LIMIT,
+    Job,
+    by_sample,
+    chosen,
+    rows_in,
+    run,
+)
 
 
 def test_each_sample_has_a_row_of_each_component(job: Job, finished: Path) -> None:
@@ -187,72 +168,6 @@ def test_the_worst_case_is_of_the_full_radius_alone() -> None:
     assert summarize(rows[::-1], suite, SURVEY)["worst"] == found["worst"]
 
 
-def test_what_is_lost_is_done_again_and_nothing_else(
-    job: Job, finished: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
-    files = sorted((folder / "rows").iterdir())
-    assert len(files) == 2 * len(COMPONENTS)
-    once = [folder / name for name in ("results.json", "survey.json", "gallery-3.npz")]
-    lost = [files[1], files[4], *once]
-    for file in lost:
-        file.unlink()
-    kept = {file: file.stat().st_mtime_ns for file in files if file.exists()}
-    counter = Counter()
-    returned = run(job, folder, progress=counter)
-    assert rows_in(folder) == rows_in(finished)
-    for name in ("results.json", "survey.json", "gallery-3.npz", "manifest.json"):
-        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
-    assert returned == read_json(folder / "results.json")
-    assert {file: file.stat().st_mtime_ns for file in kept} == kept
-    assert counter.total == sum(counter.told) == LIMIT * len(COMPONENTS)
-    assert counter.told[0] == LIMIT * len(COMPONENTS) - 6 - 64
-
-
-def test_an_evaluation_that_is_done_needs_no_model(
-    job: Job, finished: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
-    run({**job, "classifier": str(tmp_path / "none")}, folder)
-    results = "results.json"
-    assert (folder / results).read_bytes() == (finished / results).read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("change", "name"),
-    [("seed=1", "seed"), ("ball.eps=0.04", "ball"), ("suite.micro_batch=16", "suite")],
-)
-def test_rows_of_another_evaluation_are_refused(
-    classifier: Path, finished: Path, tmp_path: Path, change: str, name: str
-) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
-    before = (folder / "manifest.json").read_bytes()
-    with pytest.raises(UserError, match=f"another {name}; choose another name="):
-        run(job_of(classifier, change), folder)
-    assert (folder / "manifest.json").read_bytes() == before
-    assert rows_in(folder) == rows_in(finished)
-
-
-def test_so_are_units_of_another_size(job: Job, finished: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder)
-    with pytest.raises(UserError, match="another unit_atoms"):
-        run({**job, "unit_atoms": 2}, folder)
-
-
-def test_larger_units_have_the_same_rows(
-    job: Job, finished: Path, tmp_path: Path
-) -> None:
-    run({**job, "unit_atoms": 3}, tmp_path)
-    assert rows_in(tmp_path) == rows_in(finished)
-    assert len(list((tmp_path / "rows").iterdir())) == len(COMPONENTS)
-    results = "results.json"
-    assert (tmp_path / results).read_bytes() == (finished / results).read_bytes()
-
-
 def test_the_gallery_shows_some_of_the_images_attacked(
     job: Job, finished: Path
 ) -> None:
@@ -280,30 +195,3 @@ def test_without_a_gallery_there_is_none(job: Job, tmp_path: Path) -> None:
     run({**few, "suite": {**job["suite"], "attacks": {}, "curve": None}}, tmp_path)
     assert not (tmp_path / "gallery-3.npz").exists()
     assert len(rows_in(tmp_path)) == 5
-
-
-def test_a_unit_written_twice_is_the_same_but_for_its_time(
-    job: Job, finished: Path, tmp_path: Path
-) -> None:
-    evaluator = Evaluator(job, tmp_path, torch.device("cpu"))
-    unit = Unit(7, "pgd4-linf@0.03", 64, 70)
-    for _ in range(2):
-        assert evaluator.run(unit) == unit
-    expected = by_sample(finished, unit.component)
-    found = rows_in(tmp_path)
-    assert [path.name for path in (tmp_path / "rows").iterdir()] == [
-        "unit-00007.parquet"
-    ]
-    assert len(found) == 6
-    assert found == [expected[row.index] for row in found]
-
-
-@pytest.mark.parametrize("limit", [0, -5])
-def test_an_evaluation_of_no_image_is_refused(job: Job, limit: int) -> None:
-    with pytest.raises(UserError, match=f"evaluate.limit={limit}"):
-        chosen_images({**job, "limit": limit})
-
-
-def test_a_classifier_that_is_not_there_is_told_of(job: Job, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no model at"):
-        run({**job, "classifier": str(tmp_path / "none")}, tmp_path / "run")

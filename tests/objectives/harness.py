@@ -77,6 +77,7 @@ def small_objective(
             target="teacher",
             defend="student",
             passes="joint",
+            batch_norm="shared",
             teacher_sees="view",
             cache_teacher=False,
             projector=False,
@@ -113,8 +114,8 @@ def _self_supervised(name: str, encoder: Encoder, sync_bn: bool) -> Objective:
     normed = partial(NormedProjector, **widths, layers=2, sync_bn=sync_bn)
     plain = partial(PlainProjector, **widths)
     predictor = partial(Predictor, hidden=8, sync_bn=sync_bn)
-    momentum = {"momentum_start": 0.9, "momentum_end": 1.0}
-    weights = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}
+    momentum: dict[str, Any] = {"momentum_start": 0.9, "momentum_end": 1.0}
+    weights: dict[str, Any] = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}
     makers: dict[str, Callable[..., Objective]] = {
         "simclr": partial(SimCLR, projector=projector, temperature=0.2),
         "simsiam": partial(SimSiam, projector=normed, predictor=predictor),

@@ -6,17 +6,46 @@ from pathlib import Path
 
 import pytest
 
+from tests.composing import compose
 from tests.gloo import run_workers
 from tests.training.stages import (
+    Stage,
     differences,
+    identified,
     last_checkpoint,
     measured,
     pretraining,
+    stop_and_go_on,
     train,
     train_workers,
 )
 
 LONG = "arms.deacl.train.epochs=20"
+# Weights that rise through all of the run, bases with and without state of their own,
+# and a penalty that the step after the checkpoint (of 4 steps) leaves out.
+AROUND = {
+    "tarrl": (
+        "objective/base=moco",
+        "objective.base.projector.hidden=16",
+        "objective.base.projector.out=8",
+        "objective.base.queue_size=500",
+        "objective.ramp.end=1.0",
+        "objective.steps=2",
+    ),
+    "adversarial": (
+        "objective.base.projector.hidden=16",
+        "objective.base.projector.out=8",
+        "objective.steps=2",
+    ),
+    "spectral": (
+        "objective.base.projector.hidden=16",
+        "objective.base.projector.out=8",
+        "objective.weight=0.01",
+        "objective.ramp.end=1.0",
+        "objective.every=3",
+        "objective.warm_up=2",
+    ),
+}
 
 
 @pytest.mark.slow
@@ -53,6 +82,23 @@ def test_several_workers_end_as_if_they_had_not_been_stopped(
     found = run_workers(workers, train_workers, stage, tmp_path / "stopped", True)
     assert found == [4] * workers
     assert last_checkpoint(tmp_path / "whole")["workers"] == workers
+    assert differences(tmp_path / "whole", tmp_path / "stopped") == []
+
+
+def stage_around(name: str) -> Stage:
+    """Two epochs of digits with the objective's own YAML, but for `AROUND`."""
+    config = compose("pretrain", f"objective={name}", *AROUND[name])
+    return identified({**pretraining("simclr"), "objective": config["objective"]})
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_a_method_around_another_ends_as_if_it_had_not_been_stopped(
+    tmp_path: Path, name: str
+) -> None:
+    stage = stage_around(name)
+    train(stage, tmp_path / "whole")
+    assert stop_and_go_on(stage, tmp_path / "stopped") == 4
+    assert last_checkpoint(tmp_path / "whole")["step"] == 12
     assert differences(tmp_path / "whole", tmp_path / "stopped") == []
 
 

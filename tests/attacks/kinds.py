@@ -1,0 +1,57 @@
+"""Every kind of attack, with few steps, for tests of what holds for all."""
+
+from collections.abc import Callable
+
+import pytest
+from torch import Tensor
+
+from rrl_dist.attacks import APGD, L2, PGD, Attack, Ball, FeatureAttack, Linf, Search
+
+Data = tuple[Tensor, Tensor]
+Kind = Callable[..., Attack]
+
+
+def pgd(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
+    return PGD(
+        ball=ball,
+        steps=5,
+        relative_step=0.25,
+        restarts=2,
+        random_start=True,
+        seed=seed,
+        micro_batch=micro_batch,
+    )
+
+
+def apgd(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
+    return APGD(
+        loss="ce", ball=ball, steps=12, restarts=2, seed=seed, micro_batch=micro_batch
+    )
+
+
+def feature(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
+    return FeatureAttack(
+        ball=ball,
+        steps=5,
+        relative_step=0.25,
+        restarts=2,
+        seed=seed,
+        micro_batch=micro_batch,
+    )
+
+
+def search(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
+    return Search(
+        ball=ball,
+        steps=10,
+        relative_start=0.5,
+        change=0.1,
+        seed=seed,
+        micro_batch=micro_batch,
+    )
+
+
+every_kind = pytest.mark.parametrize("kind", [pgd, apgd, feature, search])
+# That it fools the head is nothing that the attack on features promises.
+fooling = pytest.mark.parametrize("kind", [pgd, apgd, search])
+every_ball = pytest.mark.parametrize("ball", [Linf(0.1), L2(0.5)], ids=Ball.label)
