@@ -45,6 +45,38 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     return logit_margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
+def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """As `dlr`, towards a class.
+
+    Croce and Hein 2020, eq. 7.
+
+    logits: [N, K] with K >= 4, y, target: [N] int64 -> [N].
+
+    Raises:
+        UserError: if there are fewer than four classes.
+    """
+    if logits.shape[1] < 4:
+        raise UserError(
+            f"the targeted DLR loss needs four classes, the model has "
+            f"{logits.shape[1]}; attack without targets"
+        )
+    top = logits.topk(4, dim=1).values
+    towards = logits.gather(1, torch.stack([target, y], 1))
+    gap = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
+    return (towards[:, 0] - towards[:, 1]) / (gap + 1e-12)
+
+
+def ranked_class(logits: Tensor, y: Tensor, rank: Tensor) -> Tensor:
+    """The class of `rank` [N] in [0, K - 2] among those that are not the label y [N],
+    by falling logits [N, K] -> [N] int64; the label where it is the only one."""
+    if logits.shape[1] == 1:
+        return y
+    others = logits.scatter(1, y[:, None], -torch.inf)
+    # Stable: equal logits keep the order of classes at any batch.
+    order = others.argsort(dim=1, descending=True, stable=True)
+    return order.gather(1, rank[:, None])[:, 0]
+
+
 def misclassified(logits: Tensor, y: Tensor) -> Tensor:
     """[N, K], [N] -> [N] bool: argmax is not the label. Of tied classes the first
     counts as the answer."""

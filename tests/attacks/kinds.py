@@ -25,7 +25,13 @@ def pgd(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
 
 def apgd(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
     return APGD(
-        loss="ce", ball=ball, steps=12, restarts=2, seed=seed, micro_batch=micro_batch
+        loss="ce",
+        ball=ball,
+        steps=12,
+        restarts=2,
+        targets=1,
+        seed=seed,
+        micro_batch=micro_batch,
     )
 
 

@@ -1,14 +1,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
-from pyautoattack.autopgd_base import APGDAttack
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
 from rrl_dist.attacks import APGD, L2, Ball, Linf
-from rrl_dist.attacks.apgd import Climb, intervals
+from rrl_dist.attacks.climb import Climb, intervals
 from rrl_dist.attacks.margins import cross_entropy
+from rrl_dist.attacks.trials import Samples
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.randomness import Key
 
@@ -21,24 +23,54 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> int:
     return int((model(x).argmax(1) == y).sum())
 
 
-def official(model: nn.Module, ball: Ball) -> APGDAttack:
+SETTINGS: dict[str, Any] = {
+    "steps": 100,
+    "restarts": 1,
+    "targets": 1,
+    "seed": 0,
+    "micro_batch": 64,
+}
+
+
+def official(model: nn.Module, ball: Ball, loss: str, seed: int = 0) -> APGDAttack:
     return APGDAttack(
-        model, n_iter=100, norm=NAMES[ball.norm], eps=ball.eps, seed=0, loss="ce"
+        model, n_iter=100, norm=NAMES[ball.norm], eps=ball.eps, seed=seed, loss=loss
     )
 
 
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(0.5)], ids=Ball.label)
+def test_targets_are_at_most_one_image_weaker_than_the_authors_code(
+    ball: Ball, trained: nn.Module, unseen: Data
+) -> None:
+    x, y = unseen
+    settings = {**SETTINGS, "targets": 9, "steps": 20}
+    attack = APGD(loss="targeted-dlr", ball=ball, **settings)
+    ours = accuracy(trained, attack(trained, x, y), y)
+    reference = APGDAttack_targeted(
+        trained, n_iter=20, norm=NAMES[ball.norm], eps=ball.eps, seed=0
+    )
+    theirs = accuracy(trained, reference.perturb(x, y), y)
+    assert theirs < accuracy(trained, x, y) - 15
+    assert ours <= theirs + 1
+
+
+@pytest.mark.parametrize("loss", ["ce", "dlr"])
 @pytest.mark.parametrize(
     "ball", [Linf(0.05), Linf(0.1), L2(0.3), L2(0.5)], ids=Ball.label
 )
 def test_is_at_most_one_image_weaker_than_the_authors_code(
-    ball: Ball, trained: nn.Module, unseen: Data
+    ball: Ball, loss: str, trained: nn.Module, unseen: Data
 ) -> None:
+    """In the mean over seeds: one seed's draws are worth an image or two."""
     x, y = unseen
-    attack = APGD(loss="ce", ball=ball, steps=100, restarts=1, seed=0, micro_batch=64)
-    ours = accuracy(trained, attack(trained, x, y), y)
-    theirs = accuracy(trained, official(trained, ball).perturb(x, y), y)
-    assert theirs < accuracy(trained, x, y) - 15
-    assert ours <= theirs + 1
+    ours, theirs = [], []
+    for seed in range(3):
+        attack = APGD(loss=loss, ball=ball, **{**SETTINGS, "seed": seed})
+        ours.append(accuracy(trained, attack(trained, x, y), y))
+        reference = official(trained, ball, loss, seed)
+        theirs.append(accuracy(trained, reference.perturb(x, y), y))
+    assert max(theirs) < accuracy(trained, x, y) - 15
+    assert sum(ours) <= sum(theirs) + 3
 
 
 def start_of_both(ball: Ball, center: Tensor) -> Tensor:
@@ -68,10 +100,12 @@ def test_walks_as_the_authors_code_from_one_start(
     ball: Ball, trained: nn.Module, unseen: Data
 ) -> None:
     x, y = unseen
-    reference = official(trained, ball)
+    reference = official(trained, ball, "ce")
     reference.init_hyperparam(x)
     top, right, _, _ = reference.attack_single_run(x, y, start_of_both(ball, x))
-    attack = APGD(loss="ce", ball=ball, steps=100, restarts=1, seed=0, micro_batch=64)
+    attack = APGD(
+        loss="ce", targets=1, ball=ball, steps=100, restarts=1, seed=0, micro_batch=64
+    )
     x_adv = attack(trained, x, y)
     clean_wrong = trained(x).argmax(1) != y
     still_right = trained(x_adv).argmax(1) == y
@@ -95,30 +129,37 @@ def test_checkpoints_are_the_papers() -> None:
 
 def test_step_size_is_halved_on_the_papers_two_conditions() -> None:
     column = torch.arange(4.0)[:, None]
-    climb = Climb.begin(
-        center=column,
-        y=torch.zeros(4, dtype=torch.int64),
-        x=column,
-        value=torch.zeros(4),
-        grad=column,
-        step_size=torch.ones(4),
-    )
+    zero = torch.zeros(4, dtype=torch.int64)
+    samples = Samples(column, zero, zero, torch.zeros(4, 2))
+    climb = Climb.begin(samples, zero, column, 1.0)
+    climb = climb.at(column, torch.zeros(4), column)
+    assert climb.steps.tolist() == climb.rises.tolist() == [0, 0, 0, 0]
     climb = climb.at(column + 10, torch.tensor([1.0, 1.0, -1.0, -1.0]), column + 20)
+    assert climb.rises.tolist() == [1, 1, 0, 0]
+
+    def checked(climb: Climb, *rises: int, length: int = 10) -> Climb:
+        return climb._replace(rises=torch.tensor(rises)).checkpoint(zero + length)
+
     # Of 10 steps 7 rise: too few. Rows 2 and 3 are no better than at the start.
-    first = climb.checkpoint(torch.tensor([8.0, 7.0, 8.0, 7.0]), 10)
+    first = checked(climb, 8, 7, 8, 7)
     assert first.halved.tolist() == [False, True, False, True]
     assert first.step_size.tolist() == [1.0, 0.5, 1.0, 0.5]
+    assert first.rises.tolist() == [0, 0, 0, 0]
     # Halved rows are back at their top: row 1 at its second point, row 3 at the first.
     assert first.x[:, 0].tolist() == [10.0, 11.0, 12.0, 3.0]
     assert first.grad[:, 0].tolist() == [20.0, 21.0, 22.0, 3.0]
     # Enough steps rise, none to a new top; where the step was halved just now it stays.
-    second = first.checkpoint(torch.full((4,), 8.0), 10)
+    second = checked(first, 8, 8, 8, 8)
     assert second.halved.tolist() == [True, False, True, False]
     assert second.step_size.tolist() == [0.5, 0.5, 0.5, 0.5]
     # Three of four is still too few, as in the authors' code.
-    assert first.checkpoint(torch.full((4,), 9.0), 12).halved.all()
+    assert checked(first, 9, 9, 9, 9, length=12).halved.all()
     third = second.at(column, torch.full((4,), 9.0), column)
-    assert not third.checkpoint(torch.full((4,), 8.0), 10).halved.any()
+    assert not checked(third, 8, 8, 8, 8).halved.any()
+    # Between checkpoints nothing changes.
+    between = third.checkpoint(zero)
+    pairs = zip(between, third, strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 class Ramp(nn.Module):
@@ -137,9 +178,13 @@ class Ramp(nn.Module):
 def test_finds_the_best_corner_and_stops_at_a_success(ball: Ball) -> None:
     x = torch.full((1, 1, 4, 4), 0.5)  # L2: 16 pixels that move by 0.4 / 4 each
     y = torch.zeros(1, dtype=torch.int64)
-    attack = APGD(loss="ce", ball=ball, steps=100, restarts=2, seed=0, micro_batch=1)
+    attack = APGD(
+        loss="ce", targets=1, ball=ball, steps=100, restarts=2, seed=0, micro_batch=1
+    )
     robust = attack.run(Ramp(0.7), x, y)
-    torch.testing.assert_close(robust.x_adv, x + 0.1, rtol=0, atol=1e-4)
+    # What is raised is the mean; along the surface it is flat at its top.
+    assert robust.x_adv.mean() == pytest.approx(0.6, abs=1e-6)
+    torch.testing.assert_close(robust.x_adv, x + 0.1, rtol=0, atol=1e-3)
     assert robust.queries.item() == 1 + 2 * 101
     fooled = attack.run(Ramp(0.59), x, y)
     assert fooled.x_adv.mean() >= 0.59
@@ -151,7 +196,13 @@ def test_restarts_only_touch_what_is_right(trained: nn.Module, unseen: Data) -> 
     x, y = unseen
     once, thrice = (
         APGD(
-            loss="ce", ball=Linf(0.1), steps=10, restarts=r, seed=0, micro_batch=64
+            loss="ce",
+            targets=1,
+            ball=Linf(0.1),
+            steps=10,
+            restarts=r,
+            seed=0,
+            micro_batch=64,
         ).run(trained, x, y)
         for r in (1, 3)
     )
@@ -163,8 +214,20 @@ def test_restarts_only_touch_what_is_right(trained: nn.Module, unseen: Data) -> 
     assert (after > before).any()
 
 
-@pytest.mark.parametrize("name", ["steps", "restarts", "micro_batch"])
+@pytest.mark.parametrize("name", ["steps", "restarts", "targets", "micro_batch"])
 def test_impossible_settings_are_refused(name: str) -> None:
-    settings = {"steps": 10, "restarts": 1, "micro_batch": 8, name: 0}
+    settings = {"steps": 10, "restarts": 1, "targets": 1, "micro_batch": 8}
     with pytest.raises(UserError, match=f"{name}=0"):
-        APGD(loss="ce", ball=Linf(0.1), seed=0, **settings)
+        APGD(loss="ce", ball=Linf(0.1), seed=0, **{**settings, name: 0})
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [({"loss": "mse"}, r"loss=mse; choose ce\|dlr"), ({"targets": 2}, "aims at none")],
+)
+def test_a_loss_that_is_none_or_aims_at_nothing_is_refused(
+    change: dict[str, Any], found: str
+) -> None:
+    settings = {"loss": "ce", "steps": 1, "restarts": 1, "targets": 1, "seed": 0}
+    with pytest.raises(UserError, match=found):
+        APGD(ball=Linf(0.1), micro_batch=8, **{**settings, **change})

@@ -28,7 +28,7 @@ def test_every_ball_builds(file: Path) -> None:
 @pytest.mark.parametrize("file", sorted((CONFIGS / "attack").glob("*.yaml")))
 def test_every_attack_builds_and_runs(file: Path) -> None:
     attack = build(file, Linf(0.05), 4)
-    model = Classifier(nn.Flatten(), nn.Linear(4, 2))
+    model = Classifier(nn.Flatten(), nn.Linear(4, 4))  # as targeted losses need
     x = torch.full((3, 1, 2, 2), 0.5)
     attacked = attack.run(model, x, torch.zeros(3, dtype=torch.int64))
     assert attacked.x_adv.shape == x.shape

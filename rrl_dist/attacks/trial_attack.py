@@ -1,0 +1,68 @@
+"""An attack of trials as a whole: what is wrong already, then trials of the rest."""
+
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from rrl_dist.attacks.balls import Ball
+from rrl_dist.attacks.checks import check_inputs
+from rrl_dist.attacks.classifier import Classifier, borrowed
+from rrl_dist.attacks.margins import misclassified
+from rrl_dist.attacks.micro_batches import in_micro_batches
+from rrl_dist.attacks.result import Attacked
+from rrl_dist.attacks.trials import Method, Packing, Samples, run_trials
+
+
+class Attack(Method, Protocol):
+    """A method with what its runs depend on."""
+
+    @property
+    def ball(self) -> Ball:
+        """The threat model."""
+
+    def trials(self, classes: int) -> int:
+        """Of each sample, with a model of so many classes."""
+
+
+def attack_in_trials(
+    method: "Attack",
+    model: nn.Module,
+    columns: tuple[Tensor, Tensor, Tensor | None],
+    packing: Packing,
+) -> Attacked:
+    """`Attack.run` of a method of trials.
+
+    Images that are wrong from the start are given back as they are.
+
+    Args:
+        method: the attack.
+        model: the model.
+        columns: x, y and index, as `Attack.run` takes them.
+        packing: how trials are put into micro-batches.
+    """
+    x, y, given = columns
+    index = torch.arange(len(x), device=x.device) if given is None else given
+    check_inputs(x, y, index)
+    if method.ball.eps == 0 or len(x) == 0:
+        return Attacked(x.detach().clone(), torch.zeros_like(y))
+    with borrowed(model) as classifier:
+        clean = partial(_clean_logits, classifier)
+        (logits,) = in_micro_batches(clean, x, y, size=packing.size)
+        alive = (~misclassified(logits, y)).nonzero()[:, 0]
+        samples = Samples(x.detach(), y, index, logits).rows(alive)
+        trials = method.trials(logits.shape[1])
+        found = run_trials(method, classifier, samples, trials=trials, packing=packing)
+    # A copy in one layout, whatever the caller's.
+    x_adv, queries = (
+        x.detach().clone(memory_format=torch.contiguous_format),
+        torch.ones_like(y),
+    )
+    x_adv[alive] = found.x
+    queries[alive] += found.queries
+    return Attacked(x_adv, queries)
+
+
+def _clean_logits(classifier: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor]:
+    return (classifier.clean(x, y),)

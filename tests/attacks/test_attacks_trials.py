@@ -1,0 +1,172 @@
+"""Packing of trials into micro-batches: what a trial finds is its own."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from rrl_dist.attacks import APGD, Linf
+from rrl_dist.attacks.classifier import Classifier
+from rrl_dist.attacks.trials import Outcome, Packing, Samples, run_trials
+from rrl_dist.core.errors import UserError
+
+SIZE = 5
+
+
+class Walk(NamedTuple):
+    """A trial that ends, right or wrong, after a number of steps."""
+
+    best: Tensor
+    score: Tensor
+    wrong: Tensor
+    done: Tensor
+    queries: Tensor
+    left: Tensor
+    succeeds: Tensor
+
+
+class Scripted:
+    """Trial n of sample i takes `length[i][n]` steps and then succeeds or not.
+
+    Its image tells who made it.
+    """
+
+    def __init__(self, length: list[list[int]], success: list[list[bool]]) -> None:
+        self.length, self.success = torch.tensor(length), torch.tensor(success)
+        self.begun: list[tuple[int, int]] = []
+        self.widths: set[int] = set()
+
+    def begin(self, samples: Samples, number: Tensor) -> Walk:
+        self.widths.add(len(number))
+        self.begun += zip(samples.ids.tolist(), number.tolist(), strict=True)
+        no = torch.zeros(len(number), dtype=torch.bool)
+        return Walk(
+            best=(100.0 * samples.ids + number)[:, None],
+            score=torch.sin(samples.ids * 3.0 + number),
+            wrong=no,
+            done=no,
+            queries=torch.zeros_like(number),
+            left=self.length[samples.ids, number],
+            succeeds=self.success[samples.ids, number],
+        )
+
+    def step(self, classifier: Classifier, state: Walk) -> Walk:
+        left = state.left - 1
+        return state._replace(
+            left=left,
+            queries=state.queries + (state.left > 0),
+            wrong=(left <= 0) & state.succeeds,
+            done=left <= 0,
+        )
+
+
+def outcome(script: Scripted, order: list[int], packing: Packing) -> Outcome:
+    ids = torch.tensor(order)
+    samples = Samples(ids[:, None] * 1.0, ids * 0, ids, torch.zeros(len(ids), 3))
+    classifier = Classifier(nn.Identity())
+    trials = script.length.shape[1]
+    return run_trials(script, classifier, samples, trials=trials, packing=packing)
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> tuple[list[list[int]], list[list[bool]]]:
+    samples, trials = draw(st.integers(1, 12)), draw(st.integers(1, 4))
+    table = st.lists(st.integers(1, 6), min_size=trials, max_size=trials)
+    wins = st.lists(st.booleans(), min_size=trials, max_size=trials)
+    return (
+        draw(st.lists(table, min_size=samples, max_size=samples)),
+        draw(st.lists(wins, min_size=samples, max_size=samples)),
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(scripts(), st.integers(1, 7), st.booleans(), st.randoms())
+def test_the_first_successful_trial_breaks_a_sample_however_rows_are_packed(
+    script: tuple[list[list[int]], list[list[bool]]], size: int, turn: bool, random
+) -> None:
+    length, success = script
+    order = list(range(len(length)))
+    random.shuffle(order)
+    scripted = Scripted(length, success)
+    found = outcome(scripted, order, Packing(size, in_turn=turn))
+    assert scripted.widths == {size}
+    for place, i in enumerate(order):
+        wins = [n for n, won in enumerate(success[i]) if won]
+        scores = torch.sin(i * 3.0 + torch.arange(len(length[i])))
+        author = wins[0] if wins else int(scores.argmax())
+        counted = length[i][: wins[0] + 1] if wins else length[i]
+        assert found.wrong[place] == bool(wins)
+        assert found.x[place, 0] == 100 * i + author
+        assert found.queries[place] == sum(counted)
+
+
+def test_rows_of_broken_samples_are_taken_by_others() -> None:
+    """Four samples of two trials in two rows: 0 and 1 break at once, 2 and 3 never."""
+    length, success = [[1, 9], [1, 9], [9, 9], [9, 9]], [[True] * 2] * 2
+    script = Scripted(length, success + [[False] * 2] * 2)
+    outcome(script, [0, 1, 2, 3], Packing(2))
+    begun = list(dict.fromkeys(script.begun))
+    assert begun == [(0, 0), (1, 0), (2, 0), (3, 0), (2, 1), (3, 1)]
+
+
+def test_targets_of_a_few_samples_share_a_micro_batch() -> None:
+    script = Scripted([[4, 4, 4]], [[False] * 3])
+    outcome(script, [0], Packing(3))
+    assert len(script.begun) == 3, "one micro-batch of three targets"
+    one_by_one = Scripted([[4, 4, 4]], [[False] * 3])
+    outcome(one_by_one, [0], Packing(3, in_turn=True))
+    assert len(one_by_one.begun) == 9, "three micro-batches of one"
+
+
+@pytest.mark.parametrize("loss", ["ce", "dlr", "targeted-dlr"])
+@pytest.mark.parametrize("batch", [1, 7, 64, 256])
+def test_apgd_gives_the_same_bits_for_any_batch_and_order(
+    loss: str, batch: int, trained: nn.Module, unseen: tuple[Tensor, Tensor]
+) -> None:
+    x, y = (column[:96] for column in unseen)
+    attack = APGD(
+        ball=Linf(0.1),
+        loss=loss,
+        steps=6,
+        restarts=2,
+        targets=3 if loss == "targeted-dlr" else 1,
+        seed=1,
+        micro_batch=16,
+    )
+    whole = attack.run(trained, x, y)
+    order = torch.randperm(96, generator=torch.Generator().manual_seed(batch))
+    parts = [attack.run(trained, x[i], y[i], i) for i in order.split(batch)]
+    assert torch.equal(torch.cat([p.x_adv for p in parts]), whole.x_adv[order])
+    assert torch.equal(torch.cat([p.queries for p in parts]), whole.queries[order])
+
+
+def test_a_schedule_in_turn_breaks_the_same_samples(
+    trained: nn.Module, unseen: tuple[Tensor, Tensor]
+) -> None:
+    x, y = (column[:96] for column in unseen)
+    settings = {"steps": 6, "restarts": 1, "targets": 4, "seed": 1, "micro_batch": 32}
+    packed, in_turn = (
+        APGD(ball=Linf(0.1), loss="targeted-dlr", in_turn=turn, **settings).run(
+            trained, x, y
+        )
+        for turn in (False, True)
+    )
+    wrong = [trained(a.x_adv).argmax(1) != y for a in (packed, in_turn)]
+    assert torch.equal(*wrong)
+    assert 10 < int(wrong[0].sum()) < 90
+    broken = wrong[0] & (packed.queries > 1)
+    assert (in_turn.queries >= packed.queries).all()
+    assert (in_turn.queries > packed.queries)[broken].any()
+
+
+def test_losses_of_more_classes_than_the_model_has_are_refused() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    x, y = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.int64)
+    y = model(x).argmax(1)
+    settings = {"steps": 2, "restarts": 1, "targets": 1, "seed": 0, "micro_batch": 2}
+    for loss, found in (("dlr", "needs three classes"), ("targeted-dlr", "needs four")):
+        with pytest.raises(UserError, match=f"{found}.*has 2"):
+            APGD(ball=Linf(0.1), loss=loss, **settings)(model, x, y)
