@@ -16,7 +16,7 @@ from rrl_dist.objectives.objective import Objective
 from rrl_dist.training.build import build, build_encoder, build_objective
 from rrl_dist.training.loop import after_step
 from rrl_dist.training.optim import parameter_groups, set_learning_rate
-from rrl_dist.training.rehearsal import untrained_teacher
+from rrl_dist.training.rehearsal import check_views, untrained_teacher
 
 Config = Mapping[str, Any]
 
@@ -42,6 +42,11 @@ def compose(command: str, *overrides: str) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return plain
+
+
+def views_of(objective: str) -> str:
+    """As many as the method of that name reads with its own file's settings."""
+    return "weak" if objective in ("supervised", "deacl") else "simclr"
 
 
 def tiny_model() -> Config:
@@ -97,6 +102,7 @@ def steps(
     strategy = build(stage["strategy"], clip_grad=optim["clip_grad"])
     strategy.wrap(objective, optimizer, torch.device("cpu"))
     views: Views = build(stage["views"])
+    check_views(objective, views)
     trained = [p for p in objective.parameters() if p.requires_grad]
     with strategy.gathered():
         before = [p.detach().clone() for p in trained]
@@ -120,5 +126,5 @@ def steps(
 def one_step(name: str, strategy: str) -> None:
     """Of an objective's YAML under a strategy's, on this worker."""
     chosen = (f"objective={name}", f"strategy={strategy}")
-    config = compose("pretrain", *chosen, "views=simclr", "optim=sgd")
+    config = compose("pretrain", *chosen, f"views={views_of(name)}", "optim=sgd")
     steps({**config, "teacher": "any"}, model=tiny_model(), size=16, count=1)

@@ -38,6 +38,7 @@ from tests.composing import (
     steps,
     tiny_encoder,
     tiny_model,
+    views_of,
 )
 from tests.gloo import run_workers
 
@@ -138,7 +139,7 @@ def test_model(name: str) -> None:
 
 @every("objective")
 def test_objective(name: str) -> None:
-    config = chosen("objective", name, "views=simclr", "optim=sgd")
+    config = chosen("objective", name, f"views={views_of(name)}", "optim=sgd")
     steps({**config, "teacher": "any"}, model=tiny_model(), size=16)
 
 

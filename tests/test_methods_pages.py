@@ -24,12 +24,18 @@ from tests.composing import (
     names,
     random_batch,
     tiny_encoder,
+    views_of,
 )
 
 PAGES = Path(__file__).parents[1] / "docs" / "methods"
 METHODS = names("objective")
 _ROW = re.compile(r"^\| `([\w./]+)` \| `([^`]*)` \|", re.MULTILINE)
 _PASSES = re.compile(r"Encoder passes per image and step: (\d+) forward, (\d+) back")
+
+_GOES_WITH = re.compile(r"^Goes with (.*?)\n\n", re.MULTILINE | re.DOTALL)
+_MEASURED = re.compile(
+    r"<!-- (results|terms)(?:: (\w+))? -->\n(.*?)<!-- end -->", re.DOTALL
+)
 
 every = pytest.mark.parametrize("name", METHODS)
 
@@ -81,9 +87,36 @@ def test_the_index_links_to_the_page(name: str) -> None:
     assert f"[{name}]({name}.md)" in page("README")
 
 
+@pytest.mark.parametrize("name", [n for n in METHODS if "\nGoes with" in page(n)])
+def test_the_settings_that_it_goes_with_compose_and_draw_its_views(name: str) -> None:
+    told = _GOES_WITH.search(page(name))
+    assert told is not None
+    quoted = " ".join(re.findall(r"`([^`]*)`", told[1])).split()
+    chosen = [setting for setting in quoted if "=" in setting]
+    config = compose("pretrain", f"objective={name}", *dict.fromkeys(chosen))
+    views: Views = build(config["views"])
+    assert len(views) == len(made(name)[1].views)
+
+
+@pytest.mark.parametrize("name", [*METHODS, "README"])
+def test_a_measured_table_has_the_arms_of_its_experiment(name: str) -> None:
+    """And of terms all but the one that they are against."""
+    for kind, experiment, body in _MEASURED.findall(page(name)):
+        assert experiment in names("experiment"), f"<!-- {kind} --> names none"
+        arms = set(compose("run", f"experiment={experiment}")["arms"])
+        if kind == "terms":
+            file = CONFIGS / "experiment" / f"{experiment}.yaml"
+            against = re.search(r"^#.* against=(\w+)", file.read_text(), re.MULTILINE)
+            assert against is not None, experiment
+            arms.remove(against[1])
+        rows = [row for row in body.splitlines() if row.startswith("|")][2:]
+        # A report has "arm (Method)".
+        assert {row.split("|")[1].split()[0] for row in rows} == arms, experiment
+
+
 def made(name: str) -> tuple[Objective, Batch]:
     """With the file's own settings but for widths, which cost time alone."""
-    config = compose("pretrain", f"objective={name}", "views=simclr")
+    config = compose("pretrain", f"objective={name}", f"views={views_of(name)}")
     objective = dict(config["objective"])
     for part in (objective, objective.get("base", {})):
         for head in ("projector", "predictor"):
@@ -150,3 +183,4 @@ def test_commands_and_paths_of_the_page_exist(name: str) -> None:
     file = f"docs/methods/{name}.md"
     readme.test_every_path_exists(file)
     readme.test_every_command_composes(file)
+    readme.test_every_pretraining_draws_the_views_that_its_method_reads(file)

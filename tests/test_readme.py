@@ -20,8 +20,10 @@ from rrl_dist.cli.app import CONFIGS
 from rrl_dist.cli.arguments import jobs
 from rrl_dist.cli.main import COMMANDS
 from rrl_dist.evaluate.plan import build_suite
-from rrl_dist.training.build import build
-from tests.composing import compose, names, steps, tiny_model
+from rrl_dist.objectives.objective import Frozen
+from rrl_dist.training.build import build, build_objective
+from rrl_dist.training.rehearsal import check_views
+from tests.composing import compose, names, steps, tiny_encoder, tiny_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/data.md", "docs/decisions.md"]
@@ -108,6 +110,25 @@ def test_every_command_composes(page: str) -> None:
         known = [o for o in overrides if not NEW.search(o)]
         for job in jobs(known, sweeping="--multirun" in options):
             compose(name, *(str(override.input_line) for override in job))
+
+
+@page
+def test_every_pretraining_draws_the_views_that_its_method_reads(page: str) -> None:
+    for name, *words in rrl_commands(page):
+        # Values in capitals stand for what a reader gives.
+        overrides = [w for w in words if "=" in w and not re.search("=[A-Z]+$", w)]
+        if name != "pretrain" or NEW.search(" ".join(words)):
+            continue
+        config = compose(name, *overrides)
+        objective = build_objective(
+            config["objective"],
+            encoder=tiny_encoder(),
+            teacher=Frozen(tiny_encoder(), sha256="teacher"),
+            num_classes=3,
+            image_size=16,
+            seed=0,
+        )
+        check_views(objective, build(config["views"]))
 
 
 @page

@@ -52,6 +52,11 @@ def ascend(
 ) -> Tensor:
     """`steps` times a step uphill and back into the ball.
 
+    The last image is given back, as in published codes, not the highest, which would
+    cost two more values. With the settings of configs/objective values were not seen to
+    end below the clean one's; with steps longer than the radius, or one short step, they
+    may.
+
     Args:
         value: [N, ...] images -> [N] values to raise (or their sum). Modes and
             frozen parameters are the caller's affair. It is called `steps` times.

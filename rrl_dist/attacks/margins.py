@@ -4,8 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rrl_dist.core.errors import UserError
-
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """logits: [N, K], y: [N] int64 -> [N] in nats, >= 0."""
@@ -29,17 +27,12 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     Croce and Hein 2020, arXiv:2003.01690, eq. 6. It does not change when logits are
     scaled or shifted, so a model that is sure has a gradient all the same.
 
-    logits: [N, K] with K >= 3, y: [N] int64 -> [N]; positive where the model is fooled,
-    above -1 where the label is first.
-
-    Raises:
-        UserError: if there are fewer than three classes.
+    logits: [N, K], y: [N] int64 -> [N]; positive where the model is fooled, above -1
+    where the label is first. With two classes there is no third logit, and the margin
+    itself is what an attack by normalized gradients raises as well.
     """
     if logits.shape[1] < 3:
-        raise UserError(
-            f"the DLR loss needs three classes, the model has {logits.shape[1]}; "
-            "attack its cross-entropy"
-        )
+        return logit_margin(logits, y)
     top = logits.topk(3, dim=1).values
     # As the authors' code, which keeps equal logits from a division by zero.
     return logit_margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
@@ -50,20 +43,16 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
     Croce and Hein 2020, eq. 7.
 
-    logits: [N, K] with K >= 4, y, target: [N] int64 -> [N].
-
-    Raises:
-        UserError: if there are fewer than four classes.
+    logits: [N, K], y, target: [N] int64 -> [N]. With three classes the third logit
+    stands for the fourth too; with two, as for `dlr`, the difference stays undivided.
     """
-    if logits.shape[1] < 4:
-        raise UserError(
-            f"the targeted DLR loss needs four classes, the model has "
-            f"{logits.shape[1]}; attack without targets"
-        )
-    top = logits.topk(4, dim=1).values
     towards = logits.gather(1, torch.stack([target, y], 1))
-    gap = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
-    return (towards[:, 0] - towards[:, 1]) / (gap + 1e-12)
+    difference = towards[:, 0] - towards[:, 1]
+    if logits.shape[1] < 3:
+        return difference
+    top = logits.topk(min(4, logits.shape[1]), dim=1).values
+    gap = top[:, 0] - (top[:, 2] + top[:, -1]) / 2
+    return difference / (gap + 1e-12)
 
 
 def ranked_class(logits: Tensor, y: Tensor, rank: Tensor) -> Tensor:

@@ -143,7 +143,22 @@ class _Composer:
                 if not in_constructor and not _taken(path.split(".")):
                     raise UserError(f"~{path}: {path} is needed; leave it in")
             elif place is not _NEW:
+                self._check_file(path, value, place, known)
                 check_value(path, value, place, in_constructor=in_constructor)
+
+    def _check_file(
+        self, path: str, value: Any, place: Any, known: Mapping[str, Any]
+    ) -> None:
+        """Refuse a file's name where its content is set, as in objective.base=moco."""
+        names = isinstance(value, str) and "${" not in value
+        if not (names and isinstance(place, dict)):
+            return
+        for chosen in known["hydra"]["runtime"]["choices"]:
+            group, _, package = chosen.partition("@")
+            if path == (package or group.replace("/", ".")):
+                options = _files(self.configs / group)
+                told = value if value in options else "|".join(options)
+                raise UserError(f"{path}={value}: choose {chosen}={told}")
 
     def _find(
         self, path: str, known: Mapping[str, Any], override: Override

@@ -4,6 +4,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from rrl_dist.core.errors import UserError
 from rrl_dist.models.sync_bn import convert_sync_bn
 
 
@@ -11,6 +12,8 @@ def _mlp(
     in_features: int, *, hidden: int, out: int, layers: int, bias: bool
 ) -> nn.Sequential:
     """Linear layers with batch norm and ReLU between them; `bias` is the last's."""
+    if layers < 1:
+        raise UserError(f"projector.layers={layers}; set at least 1")
     mlp = nn.Sequential()
     for _ in range(layers - 1):
         # The batch norm has a bias of its own.
@@ -30,6 +33,9 @@ class Projector(nn.Module):
         out: dimensions of the output.
         layers: number of linear layers, at least 1.
         sync_bn: batch norm over all workers.
+
+    Raises:
+        UserError: there is no layer.
     """
 
     def __init__(
@@ -49,6 +55,9 @@ class NormedProjector(nn.Module):
 
     Args:
         in_features, hidden, out, layers, sync_bn: as for `Projector`.
+
+    Raises:
+        UserError: there is no layer.
     """
 
     def __init__(

@@ -36,7 +36,8 @@ class Adversarial(Around):
         seed: of the random starts.
 
     Raises:
-        UserError: `attacked` is neither, or the base has an inner maximization.
+        UserError: `attacked` is neither, the base has an inner maximization, or it does
+            not read two views.
     """
 
     def __init__(
@@ -57,17 +58,17 @@ class Adversarial(Around):
                 f"adversarial is around {type(base).__name__}, which is around or "
                 "attacks itself; put adversarial inside it: objective.base"
             )
+        if base.views != 2:
+            raise UserError(
+                f"adversarial attacks pairs of views, and {type(base).__name__} reads "
+                f"{base.views}; choose another objective/base=, such as simclr"
+            )
         check_attack(steps=steps, relative_step=relative_step)
         self.attacked, self.ball = attacked, ball
         self.steps, self.seed = steps, seed
         self.step_size = relative_step * ball.eps
 
     def inner(self, batch: Batch) -> Batch:
-        if len(batch.views) != 2:
-            raise UserError(
-                f"adversarial attacks pairs of views, here are {len(batch.views)}; set "
-                "views= to one of two policies, such as simclr"
-            )
         # Rows of both views at once: the loss moves them together. It is a mean, whose
         # gradient to one image would vanish in half precision.
         clean = torch.cat(batch.views[: self.attacked])

@@ -33,6 +33,7 @@ class Around(Objective):
         self.base = base
         # Not registered a second time: a state dict names each weight once.
         self.__dict__["encoder"] = base.encoder
+        self.views = base.views
         self.needs_labels = base.needs_labels
         self.moves_weights = base.moves_weights
         self.reads_weights = base.reads_weights

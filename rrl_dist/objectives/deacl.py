@@ -114,6 +114,7 @@ class DeACL(Objective):
         self.passes = _chosen("passes", passes)
         self.batch_norm = _chosen("batch_norm", batch_norm)
         self.teacher_sees = _chosen("teacher_sees", teacher_sees)
+        self.views = 2 if teacher_sees == "second" else 1
         self.attack_precision = _chosen("attack_precision", attack_precision)
         self.ball, self.steps, self.seed = ball, steps, seed
         self.step_size = relative_step * ball.eps
@@ -160,14 +161,7 @@ class DeACL(Objective):
     def _teachers_image(self, batch: Batch) -> Tensor:
         if self.teacher_sees == "image":
             return batch.images
-        if self.teacher_sees == "view":
-            return batch.views[0]
-        if len(batch.views) < 2:
-            raise UserError(
-                "objective.teacher_sees=second, but there is one view; choose views= "
-                "of two policies, such as strong_weak"
-            )
-        return batch.views[1]
+        return batch.views[1 if self.teacher_sees == "second" else 0]
 
     @torch.no_grad()
     def _clean_features(self, x: Tensor) -> Tensor:

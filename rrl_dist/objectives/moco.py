@@ -25,7 +25,7 @@ from rrl_dist.core.errors import UserError
 from rrl_dist.models.ema import Average
 from rrl_dist.models.sync_bn import SyncBatchNorm
 from rrl_dist.objectives.objective import Objective, report, width_of
-from rrl_dist.objectives.terms import mean_cosine
+from rrl_dist.objectives.terms import check_temperature, mean_cosine, products
 
 
 def info_nce(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float) -> Tensor:
@@ -40,7 +40,7 @@ def info_nce(q: Tensor, k: Tensor, queue: Tensor, *, temperature: float) -> Tens
         scalar in nats, the mean over the queries of all workers.
     """
     own = (q * k).sum(1, keepdim=True)  # [N, 1]
-    logits = torch.cat([own.float(), (q @ queue.T).float()], dim=1) / temperature
+    logits = torch.cat([own.float(), products(q, queue)], dim=1) / temperature
     first = torch.zeros(len(q), dtype=torch.long, device=q.device)
     return all_mean(F.cross_entropy(logits, first))
 
@@ -71,6 +71,7 @@ class MoCo(Objective):
         momentum_end: float,
     ) -> None:
         super().__init__()
+        check_temperature(temperature)
         if queue_size < 1:
             raise UserError(f"queue_size={queue_size}; set at least 1")
         self.encoder, self.temperature = encoder, temperature

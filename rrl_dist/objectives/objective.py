@@ -17,6 +17,8 @@ class Objective(nn.Module):
 
     Attributes:
         encoder: what is trained and kept.
+        views: how many of each image it reads; stages that draw another number of them
+            are refused before anything is trained.
         needs_labels: whether it trains on labels.
         reads_weights: whether `after_step` reads weights; it is then called where they
             are whole.
@@ -26,6 +28,7 @@ class Objective(nn.Module):
     """
 
     encoder: nn.Module
+    views = 2
     needs_labels = False
     reads_weights = False
     moves_weights = False

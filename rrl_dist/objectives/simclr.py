@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import all_gather, all_mean, rank
 from rrl_dist.objectives.objective import Objective, report, width_of
+from rrl_dist.objectives.terms import check_temperature, products
 
 
 def nt_xent(za: Tensor, zb: Tensor, *, temperature: float) -> Tensor:
@@ -29,12 +30,12 @@ def nt_xent(za: Tensor, zb: Tensor, *, temperature: float) -> Tensor:
     total = len(everyone) // 2
     first = rank() * n + torch.arange(n, device=za.device)  # own rows of view a
     own = torch.cat([first, first + total])
-    logits = torch.cat([za, zb]) @ everyone.T / temperature  # [2N, 2WN]
+    logits = products(torch.cat([za, zb]), everyone) / temperature  # [2N, 2WN]
     # A view is not its own negative.
     itself = F.one_hot(own, num_classes=2 * total).bool()
     logits = logits.masked_fill(itself, -torch.inf)
     partner = torch.cat([first + total, first])
-    return all_mean(F.cross_entropy(logits.float(), partner))
+    return all_mean(F.cross_entropy(logits, partner))
 
 
 class SimCLR(Objective):
@@ -54,6 +55,7 @@ class SimCLR(Objective):
         temperature: float,
     ) -> None:
         super().__init__()
+        check_temperature(temperature)
         self.encoder = encoder
         self.projector = projector(width_of(encoder, "num_features"))
         self.temperature = temperature

@@ -5,8 +5,8 @@ p = predictor(z) and no gradient into z:
 
     loss = -cos(p_a, z_b) / 2 - cos(p_b, z_a) / 2  (batch means)
 
-The paper's best variant keeps the predictor's learning rate without decay (table 1 c);
-here it decays with all others.
+The paper's best variant keeps the predictor's learning rate without decay (table 1 c),
+as solo-learn's recipe does; here it decays with all others.
 """
 
 from collections.abc import Callable

@@ -25,7 +25,7 @@ from rrl_dist.core.errors import UserError
 from rrl_dist.models.operators import Operator, operators
 from rrl_dist.objectives.around import Around
 from rrl_dist.objectives.objective import Objective, report
-from rrl_dist.objectives.ramp import Ramp
+from rrl_dist.objectives.ramp import Ramp, check_weight
 
 
 class Spectral(Around):
@@ -72,7 +72,6 @@ class Spectral(Around):
         self.register_buffer("last_sum", torch.zeros(()))
         for _ in range(warm_up):
             self._iterate()
-        self._counts_next = False
 
     def inner(self, batch: Batch) -> Batch:
         return self.base.inner(batch)
@@ -80,7 +79,6 @@ class Spectral(Around):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         terms = self.base(batch)
         counts = batch.step % self.every == 0
-        self._counts_next = (batch.step + 1) % self.every == 0
         weight = self.weight * self.ramp(batch.progress) if counts else 0.0
         with torch.set_grad_enabled(weight > 0 and torch.is_grad_enabled()):
             total = self._sum() if counts else self.last_sum.clone()
@@ -95,9 +93,9 @@ class Spectral(Around):
 
     def after_step(self, progress: float) -> None:
         self.base.after_step(progress)
-        # With the weights that the next forward will see.
-        if self._counts_next:
-            self._iterate()
+        # With the weights that the next forward will see; on steps without the penalty
+        # too, or the vectors would fall behind the weights.
+        self._iterate()
 
     def vector(self, name: str) -> Tensor:
         """The unit vector of a layer of `operators`, of the shape of its input."""
@@ -134,8 +132,7 @@ def _buffer(name: str) -> str:
 
 
 def _check(*, weight: float, scope: str, every: int, warm_up: int) -> None:
-    if weight < 0:
-        raise UserError(f"spectral has weight={weight}; set at least 0")
+    check_weight(weight)
     if scope not in ("features", "all"):
         raise UserError(f"spectral has scope={scope}; choose features or all")
     for name, value in {"every": every, "warm_up": warm_up}.items():

@@ -23,6 +23,7 @@ class Supervised(Objective):
         train_encoder: whether the encoder learns too.
     """
 
+    views = 1
     needs_labels = True
 
     def __init__(

@@ -5,6 +5,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rrl_dist.core.collectives import all_mean
+from rrl_dist.core.errors import UserError
+
+
+def check_temperature(temperature: float) -> None:
+    """Raises `UserError` for one that turns the order of similarities round, or has
+    none."""
+    if not temperature > 0:
+        raise UserError(f"objective.temperature={temperature}; set more than 0")
+
+
+def products(a: Tensor, b: Tensor) -> Tensor:
+    """a: [N, D], b: [K, D] -> the rows' inner products, [N, K] in float32 under any
+    autocast, with gradients into both."""
+    # Near 1, where partners are, bf16 has steps of 0.4 %, and a temperature divides.
+    with torch.autocast(a.device.type, enabled=False):
+        return a.float() @ b.float().T
 
 
 def mean_cosine(p: Tensor, z: Tensor) -> Tensor:

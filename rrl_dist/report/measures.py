@@ -29,6 +29,12 @@ def displacement(arm: Arm, eps: float) -> Number:
     return None if level is None else level.relative
 
 
+def bound_gap(arm: Arm, eps: float) -> float | None:
+    """sqrt(2) head norm R(f), what the bound adds to the clean loss, in nats."""
+    level = full_level(arm, eps)
+    return None if level is None else level.bound.value - level.clean_loss.value
+
+
 def measures_table(runs: Sequence[Run]) -> Table | None:
     """A row for each arm; None where no run has any of the measures.
 

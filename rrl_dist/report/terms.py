@@ -12,6 +12,7 @@ from rrl_dist.report.entries import not_seeds, titled, value_of
 from rrl_dist.report.load import Arm, Run
 from rrl_dist.report.measures import (
     WHAT_MOVES,
+    bound_gap,
     displacement,
     distance,
     sigma_squared,
@@ -50,6 +51,8 @@ MEASURES = (
         "robust_accuracy", "robust accuracy, %", lambda arm, _: 100 * arm.worst.value, 1
     ),
     Measure("displacement", "R(f) / spread", lambda a, e: value_of(displacement(a, e))),
+    # Knows no spread, which a few features far away would raise.
+    Measure("bound_gap", "bound - clean loss", bound_gap),
     Measure(
         "sigma_squared_sum", "sum of sigma\u00b2", lambda arm, _: sigma_squared(arm)
     ),
@@ -189,8 +192,8 @@ def _caption(runs: Sequence[Run], against: str) -> str:
     return (
         f"{facts_of(runs[0])}. Off is {against}, on is the row's method; their "
         f"difference is on minus off. {told} Robust accuracy is under the worst of all "
-        f"attacks at {labels.threat(runs[0])}; {WHAT_MOVES}, at that radius. Ratio is "
-        "of means."
+        f"attacks at {labels.threat(runs[0])}; {WHAT_MOVES}, at that radius; "
+        "bound - clean loss is sqrt(2) head norm R(f), in nats. Ratio is of means."
     )
 
 

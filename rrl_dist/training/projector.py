@@ -59,7 +59,7 @@ def read_projector(folder: Path, num_features: int) -> nn.Module | None:
         return None
     try:
         projector = _build(head.config, num_features)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, UserError) as error:
         raise UserError(
             f"{folder} describes a projector that this version cannot build "
             f"({error}); {_MEND}"

@@ -1,7 +1,8 @@
 """One step of a stage on two random images, before anything is trained for hours.
 
-A number that is no number, views that do not fit the method, a batch norm that cannot
-be: all come out here, and not when the stage's turn has come.
+A number that is no number, a loss that is not finite, another number of views than the
+method reads, a batch norm that cannot be: all come out here, and not when the stage's
+turn has come.
 """
 
 from collections.abc import Mapping
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.errors import UserError
+from rrl_dist.data.views import Views
 from rrl_dist.objectives.objective import Frozen, Objective
 from rrl_dist.training.build import (
     build,
@@ -30,6 +33,11 @@ from rrl_dist.training.strategies import TorchStrategy
 
 Config = Mapping[str, Any]
 UNTRAINED = Path("not-trained-yet")  # stands for a teacher that is still to come
+# Of views, and what has as many.
+_NUMBERS = {
+    1: ("one view", "one policy, such as views=weak"),
+    2: ("two views", "two policies, such as views=simclr"),
+}
 
 
 def rehearse(
@@ -74,8 +82,34 @@ def _step(stage: Config, size: int, num_classes: int, workers: int) -> None:
     with strategy.raw():
         batch = objective.inner(batch)
     set_learning_rate(optimizer, lr)
-    strategy.update(strategy.forward(batch)["loss"])
+    terms = strategy.forward(batch)
+    _check_finite(terms)
+    strategy.update(terms["loss"])
     objective.after_step(1.0)
+
+
+def _check_finite(terms: Mapping[str, Tensor]) -> None:
+    """Raises `UserError` for terms that training would stop at when it logs them."""
+    wild = [name for name, value in terms.items() if not bool(value.isfinite())]
+    if wild:
+        raise UserError(
+            f"{', '.join(wild)} {'is' if len(wild) == 1 else 'are'} not finite in "
+            "one step on random images; check the settings under objective and model"
+        )
+
+
+def check_views(objective: Objective, views: Views) -> None:
+    """Hold what a stage draws of an image against what its method reads.
+
+    Raises:
+        UserError: it draws fewer or more.
+    """
+    reads, draws = objective.views, len(views)
+    if draws == reads:
+        return
+    name = type(objective).__name__.lower()
+    many, mend = _NUMBERS.get(reads, (f"{reads} views", f"{reads} policies"))
+    raise UserError(f"{name} reads {many}, views= draws {draws}; choose one of {mend}")
 
 
 def alone(stage: Config) -> TorchStrategy:
@@ -94,7 +128,7 @@ def untrained(stage: Config, size: int, num_classes: int) -> Objective:
 
     Raises:
         UserError: its teacher, or the model that it begins with, is there already and
-            cannot be used.
+            cannot be used, or its views are not as many as it reads.
     """
     if stage["init"] in (None, str(UNTRAINED)):
         encoder = build_encoder(stage["model"], seed=0)
@@ -105,14 +139,17 @@ def untrained(stage: Config, size: int, num_classes: int) -> Objective:
         teacher = load_teacher(Path(stage["teacher"]))
     elif stage["teacher"] is not None:
         teacher = untrained_teacher(stage)
-    return build_objective(
+    views: Views = build(stage["views"])
+    objective = build_objective(
         stage["objective"],
         encoder=encoder,
         teacher=teacher,
         num_classes=num_classes,
-        image_size=build(stage["views"]).size(size),
+        image_size=views.size(size),
         seed=0,
     )
+    check_views(objective, views)
+    return objective
 
 
 def untrained_teacher(stage: Config) -> Frozen:

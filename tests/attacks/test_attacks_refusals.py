@@ -17,7 +17,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
 }
 SETTINGS = {
     "pgd": {"relative_step": 0.25, "random_start": True, "restarts": 1},
-    "apgd": {"restarts": 1},
+    "apgd": {"loss": "ce", "restarts": 1, "targets": 1},
     "feature": {"relative_step": 0.25, "restarts": 1},
     "search": {"relative_start": 0.5, "change": 0.1},
 }

@@ -69,7 +69,21 @@ TOLD = [
     ("tasks without names", ["run", DEMO, "tasks=[0,1]"], "such as tasks.NAME=VALUE"),
     ("a reference to nothing", ["run", DEMO, "name=${run}"], "'run' not found"),
     ("a setting taken away", ["run", DEMO, "~seed"], "seed is needed"),
-    ("a group taken away", ["run", DEMO, "model=null"], "choose model=resnet18|"),
+    (
+        "a group taken away",
+        ["run", DEMO, "model=null"],
+        "choose model=plain_cnn|resnet18|",
+    ),
+    (
+        "a file's name for what is in it",
+        ["pretrain", "name=x", "objective=tarrl", "objective.base=moco"],
+        "choose objective/base=moco",
+    ),
+    (
+        "a file's name for what is in it, in an arm",
+        ["run", "experiment=terms_digits", "arms.tarrl.objective.base=mocco"],
+        "choose objective/base@arms.tarrl.objective.base=adversarial|barlow|",
+    ),
     (
         "an arm without a method",
         ["run", DEMO, "+arms.mine.teacher=simclr"],
@@ -143,6 +157,10 @@ def test_whatever_hydra_refuses_takes_one_line(
         (["run", DEMO, "arms.deacl.teacher=null", "-c", "job"], "teacher: null"),
         (["pretrain", "name=a", "optim.lr_per=null", "-c", "job"], "lr_per: null"),
         (["pretrain", "-cn", "report", "-c", "job"], "runs: ???"),
+        (
+            ["run", DEMO, "arms.deacl.views=${arms.simclr.views}", "-c", "job"],
+            "views: ${arms.simclr.views}",
+        ),
         (["pretrain", "name=${objective}", "-c", "job"], "${objective}"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

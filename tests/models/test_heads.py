@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rrl_dist.core.errors import UserError
 from rrl_dist.models.heads import (
     NormedProjector,
     PlainProjector,
@@ -59,6 +60,17 @@ def test_a_projector_is_an_mlp_with_batch_norm_and_relu(layers: int) -> None:
     assert head.out == OUT
     assert linears(head)[-1].bias is not None
     torch.testing.assert_close(head(features()), literal(head, features()))
+
+
+@pytest.mark.parametrize("made", [Projector, NormedProjector])
+@pytest.mark.parametrize("layers", [0, -1])
+def test_a_head_without_layers_is_refused(
+    made: Callable[..., nn.Module], layers: int
+) -> None:
+    with pytest.raises(
+        UserError, match=rf"^projector\.layers={layers}; set at least 1"
+    ):
+        made(IN, hidden=HIDDEN, out=OUT, layers=layers, sync_bn=False)
 
 
 def test_a_normed_projector_ends_in_batch_norm_that_learns_nothing() -> None:

@@ -68,26 +68,9 @@ def small_objective(
     if name == "supervised":
         return Supervised(encoder=trained, num_classes=3, train_encoder=True)
     if name == "deacl":
-        return DeACL(
-            encoder=trained,
-            teacher=Frozen(make(3), sha256="teacher"),
-            weight=2.0,
-            ramp=Ramp(start=0.0, end=0.0),
-            distance="cosine",
-            target="teacher",
-            defend="student",
-            passes="joint",
-            batch_norm="shared",
-            teacher_sees="view",
-            cache_teacher=False,
-            projector=False,
-            attack_precision="step",
-            ball=Linf(8 / 255),
-            steps=3,
-            relative_step=0.25,
-            start_from_teacher=False,
-            seed=0,
-        )
+        return _deacl(trained, make(3))
+    if name == BRANCHED:
+        return _deacl(trained, make(3), passes="separate", batch_norm="clean")
     raise ValueError(name)
 
 
@@ -105,6 +88,8 @@ COUPLED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "tarrl by cosine around barlow": ("tarrl", "barlow", {"distance": "cosine"}),
     "tarrl by kl around barlow": ("tarrl", "barlow", {"distance": "kl"}),
 }
+# Two sets of batch norms, of which one is not the encoder's.
+BRANCHED = "deacl with branches"
 QUEUE = 40  # keys: no multiple of a batch
 
 
@@ -134,6 +119,29 @@ def _self_supervised(name: str, encoder: Encoder, sync_bn: bool) -> Objective:
         ),
     }
     return makers[name](encoder=encoder)
+
+
+def _deacl(student: Encoder, teacher: Encoder, **changes: Any) -> Objective:
+    settings: dict[str, Any] = {
+        "weight": 2.0,
+        "ramp": Ramp(start=0.0, end=0.0),
+        "distance": "cosine",
+        "target": "teacher",
+        "defend": "student",
+        "passes": "joint",
+        "batch_norm": "shared",
+        "teacher_sees": "view",
+        "cache_teacher": False,
+        "projector": False,
+        "attack_precision": "step",
+        "ball": Linf(8 / 255),
+        "steps": 3,
+        "relative_step": 0.25,
+        "start_from_teacher": False,
+        "seed": 0,
+    }
+    frozen = Frozen(teacher, sha256="teacher")
+    return DeACL(encoder=student, teacher=frozen, **{**settings, **changes})
 
 
 def _around(name: str, base: Objective, **changes: Any) -> Objective:

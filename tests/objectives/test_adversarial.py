@@ -230,11 +230,10 @@ def test_a_base_with_an_attack_of_its_own_is_refused() -> None:
         assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("count", [1, 3])
-def test_a_number_of_views_that_is_not_two_is_told_of(count: int) -> None:
-    given = own_batch("simclr")
-    views = (given.views * 2)[:count]
+def test_a_base_of_one_view_is_refused() -> None:
     with pytest.raises(UserError) as told:
-        around("simclr").inner(replace(given, views=views))
-    expected = f"adversarial attacks pairs of views, here are {count}; set views= to"
-    assert str(told.value).startswith(expected)
+        around("supervised")
+    assert str(told.value) == (
+        "adversarial attacks pairs of views, and Supervised reads 1; choose another "
+        "objective/base=, such as simclr"
+    )

@@ -1,6 +1,5 @@
 """What DeACL's options do and refuse, one by one."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,8 +7,11 @@ import torch
 from torch import Tensor
 
 from rrl_dist.core.errors import UserError
+from rrl_dist.objectives.deacl import _CHOICES, DeACL
+from rrl_dist.objectives.distances import DISTANCES
 from rrl_dist.objectives.objective import Frozen
 from rrl_dist.training.build import build_objective
+from tests.composing import compose
 from tests.objectives.distilling import distilling, given_batch, paper
 from tests.objectives.harness import small_encoder
 
@@ -62,13 +64,6 @@ def test_each_kind_of_images_moves_its_own_batch_norms(kept: str) -> None:
     assert all(p.grad is not None for p in objective.parameters())
 
 
-def test_one_view_is_not_two() -> None:
-    objective = distilling(teacher_sees="second")
-    batch = replace(given_batch(), views=given_batch().views[:1])
-    with pytest.raises(UserError, match="there is one view; choose views= of two"):
-        objective.inner(batch)
-
-
 def test_a_teacher_without_a_projector_is_refused_where_one_is_wanted() -> None:
     parts: dict[str, Any] = {
         "encoder": small_encoder(1),
@@ -80,3 +75,26 @@ def test_a_teacher_without_a_projector_is_refused_where_one_is_wanted() -> None:
     with pytest.raises(UserError, match=r"without one; .* objective\.projector=false"):
         build_objective({**paper(), "projector": True}, **parts)
     build_objective(paper(), **parts)
+
+
+def test_every_alternative_is_measured_in_an_arm() -> None:
+    experiments = ("deacl_ablations_digits", "deacl_precision_digits")
+    arms = [
+        arm["objective"]
+        for name in experiments
+        for arm in compose("run", f"experiment={name}")["arms"].values()
+    ]
+    target = f"{DeACL.__module__}.{DeACL.__name__}"
+    measured = [arm for arm in arms if arm["_target_"] == target]
+    flags = [key for key, value in paper().items() if isinstance(value, bool)]
+    alternatives = {
+        **_CHOICES,
+        "distance": tuple(DISTANCES),
+        **dict.fromkeys(flags, (False, True)),
+    }
+    words = {key for key, value in paper().items() if isinstance(value, str)}
+    assert words - {"_target_"} <= alternatives.keys(), "an option without its choices"
+    for option, values in alternatives.items():
+        assert {arm[option] for arm in measured} == set(values), option
+    ends = [arm["ramp"]["end"] for arm in measured]
+    assert min(ends) == 0 < max(ends)

@@ -13,7 +13,14 @@ import pytest
 from rrl_dist.core.aggregate import Proportion
 from rrl_dist.evaluate.survey import effective_rank, feature_std
 from tests.composing import names
-from tests.objectives.learning import few_labels, trained, untrained
+from tests.objectives.learning import (
+    BATCH,
+    EPOCHS,
+    LABELLED,
+    few_labels,
+    trained,
+    untrained,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +54,14 @@ def written() -> str:
         low, high = 100 * found.low, 100 * found.high
         accuracy = f"{100 * found.value:.1f} [{low:.1f}, {high:.1f}]"
         rows.append([name, accuracy, f"{std:.3f}", f"{rank:.1f}"])
-    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+    caption = (
+        f"On digits at 16 px, {EPOCHS} epochs of batches of {BATCH} with the default\n"
+        "settings but for heads' sizes, `model=tiny_cnn`: test accuracy of a linear\n"
+        f"head that was fitted to {LABELLED} labelled images of each class, with its\n"
+        "95 % interval; one seed. DeACL begins with random weights, its teacher is\n"
+        "`simclr`'s row. A test trains them again.\n\n"
+    )
+    return caption + "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
 def test_the_figures_in_the_docs_are_these() -> None:
@@ -56,7 +70,9 @@ def test_the_figures_in_the_docs_are_these() -> None:
         PAGE.write_text(_TABLE.sub(table, PAGE.read_text()))
     match = _TABLE.search(PAGE.read_text())
     assert match is not None
-    told = [line.split("|")[1:-1] for line in match[0].splitlines()[2:]]
+    before, _, rows = match[0].partition("| encoder ")
+    assert before == table.partition("| encoder ")[0]
+    told = [line.split("|")[1:-1] for line in rows.splitlines()[2:]]
     assert [cells[0].strip() for cells in told] == [RANDOM, *names("objective")]
     for name, accuracy, *_ in told:
         found, *_ = measured(name.strip())

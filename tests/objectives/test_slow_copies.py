@@ -20,6 +20,7 @@ from tests.composing import compose
 from tests.gloo import run_workers
 from tests.objectives.harness import (
     AROUND,
+    BRANCHED,
     OBJECTIVES,
     SLOW_COPIES,
     own_batch,
@@ -244,7 +245,7 @@ def test_a_stage_that_is_stopped_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", [*OBJECTIVES, BRANCHED])
 def test_five_steps_under_zero_are_those_of_ddp(name: str) -> None:
     options = {"lr": 0.01}
     losses, plain = run_workers(2, state_after, name, "ddp", 5, None, options)[0]

@@ -1,5 +1,6 @@
 """What the spectral penalty's settings do, and what it is around."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def at(step: int, progress: float = 0.5) -> Batch:
     return Batch(batch.images, batch.views, batch.labels, batch.index, step, progress)
 
 
-def test_between_the_steps_of_the_cadence_it_does_nothing() -> None:
+def test_between_the_steps_of_the_cadence_the_vectors_follow_alone() -> None:
     spectral = around(small_objective("simclr"), weight=1.0, every=3, warm_up=1)
     moved, weights = [], []
     for step in range(7):
@@ -67,8 +68,29 @@ def test_between_the_steps_of_the_cadence_it_does_nothing() -> None:
         after = vectors(spectral)
         moved.append(any(not torch.equal(after[k], v) for k, v in before.items()))
     assert weights == [0.5, 0, 0, 0.5, 0, 0, 0.5]
-    # Just before the steps that use them.
-    assert moved == [False, False, True, False, False, True, False]
+    assert all(moved)
+
+
+def test_at_a_sparse_cadence_the_sum_is_that_of_the_weights_there() -> None:
+    """With momentum, and other views at each step."""
+    spectral = around(small_objective("simclr"), weight=0.01, every=24).train()
+    optimizer = torch.optim.SGD(spectral.parameters(), lr=0.01, momentum=0.9)
+    shares = []
+    for step in range(97):
+        generator = torch.Generator().manual_seed(step)
+        batch = at(step)
+        views = tuple(torch.rand(v.shape, generator=generator) for v in batch.views)
+        exact = float(exact_sum(encoder_of(spectral.base)).detach())
+        terms = spectral(replace(batch, views=views))
+        if step % 24 == 0:
+            shares.append(float(terms["spectral_sum"].detach()) / exact)
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        optimizer.step()
+        spectral.after_step(0.5)
+    assert len(shares) == 5
+    assert min(shares) > 0.95
+    assert max(shares) < 1 + 1e-4
 
 
 def test_the_weight_follows_its_ramp() -> None:
@@ -90,7 +112,8 @@ def test_the_weight_follows_its_ramp() -> None:
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"weight": -1.0}, "spectral has weight=-1.0; set at least 0"),
+        ({"weight": -1.0}, "a term has weight=-1.0; set at least 0"),
+        ({"weight": float("nan")}, "a term has weight=nan; set at least 0"),
         ({"scope": "heads"}, "spectral has scope=heads; choose features or all"),
         ({"every": 0}, "spectral has every=0; set at least 1"),
         ({"warm_up": 0}, "spectral has warm_up=0; set at least 1"),

@@ -6,9 +6,15 @@ import pytest
 import torch
 
 from tests.gloo import run_workers
-from tests.objectives.harness import COUPLED, OBJECTIVES, logged, loss_and_gradient
+from tests.objectives.harness import (
+    BRANCHED,
+    COUPLED,
+    OBJECTIVES,
+    logged,
+    loss_and_gradient,
+)
 
-every_objective = pytest.mark.parametrize("name", [*OBJECTIVES, *COUPLED])
+every_objective = pytest.mark.parametrize("name", [*OBJECTIVES, *COUPLED, BRANCHED])
 
 
 @pytest.mark.slow

@@ -57,6 +57,10 @@ def scaled(measured: Results, factor: float) -> Results:
         own["distance"],
     ):
         mean |= {key: mean[key] * factor for key in ("value", "low", "high")}
+    for at in own["bound"]:
+        gap = at["bound"]["value"] - at["clean_loss"]["value"]
+        shift = (factor - 1) * gap
+        at["bound"] |= {k: at["bound"][k] + shift for k in ("value", "low", "high")}
     own["representation"]["sigma_squared_sum"] *= factor
     return own
 
@@ -71,6 +75,7 @@ def test_differences_are_taken_seed_by_seed(make: Make, measured: Results) -> No
     full = next(at for at in measured["bound"] if at["eps"] == pytest.approx(0.03))
     before = {
         "displacement": full["relative_displacement"]["value"],
+        "bound_gap": full["bound"]["value"] - full["clean_loss"]["value"],
         "sigma_squared_sum": measured["representation"]["sigma_squared_sum"],
         "distance": measured["distance"]["value"],
     }

@@ -155,6 +155,7 @@ def test_a_damaged_projector_is_refused(folder: Path) -> None:
         ({"_target_": "os.system"}, "cannot build"),
         ({"_target_": "rrl_dist.models.heads.nn.Linear"}, "cannot build"),
         ({"hidden": -1}, "cannot build"),
+        ({"layers": 0}, r"cannot build \(projector\.layers=0; set at least 1\)"),
     ],
 )
 def test_a_description_names_heads_of_this_project_or_is_refused(

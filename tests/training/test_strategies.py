@@ -7,7 +7,7 @@ from rrl_dist.training.buffers import average_buffers
 from rrl_dist.training.precision import check_precision
 from rrl_dist.training.strategies import TorchStrategy
 from tests.gloo import run_workers
-from tests.objectives.harness import OBJECTIVES, own_batch
+from tests.objectives.harness import BRANCHED, OBJECTIVES, own_batch
 from tests.training.workers import (
     averaged,
     buffers_after_training,
@@ -83,7 +83,7 @@ def test_fp32_computes_in_fp32() -> None:
 
 
 @pytest.mark.parametrize("sync_bn", [True, False])
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", [*OBJECTIVES, BRANCHED])
 def test_the_inner_maximization_leaves_no_trace(name: str, sync_bn: bool) -> None:
     without = norms_of_gradients(name, False, sync_bn)
     assert norms_of_gradients(name, True, sync_bn) == without
