@@ -53,8 +53,8 @@ def ascend(
     """`steps` times a step uphill and back into the ball.
 
     The last image is given back, as in published codes, not the highest, which would
-    cost two more values. With the settings of configs/objective values were not seen to
-    end below the clean one's; with steps longer than the radius, or one short step, they
+    cost two more values. With the settings of configs/objective no value was seen to
+    end below the clean one's; with steps longer than the radius, or one short step, it
     may.
 
     Args:
