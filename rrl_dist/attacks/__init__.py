@@ -3,20 +3,30 @@
 from rrl_dist.attacks.apgd import APGD
 from rrl_dist.attacks.ascent import ascend
 from rrl_dist.attacks.balls import L2, Ball, Linf
+from rrl_dist.attacks.calls import Details, autoattack, pgd
+from rrl_dist.attacks.fab import FAB
 from rrl_dist.attacks.feature import FeatureAttack
-from rrl_dist.attacks.pgd import PGD
+from rrl_dist.attacks.projected_gradient import PGD
 from rrl_dist.attacks.result import Attack, Attacked
 from rrl_dist.attacks.search import Search
+from rrl_dist.attacks.square import Square
+from rrl_dist.attacks.versions import AutoAttack
 
 __all__ = [
     "APGD",
+    "FAB",
     "L2",
     "PGD",
     "Attack",
     "Attacked",
+    "AutoAttack",
     "Ball",
+    "Details",
     "FeatureAttack",
     "Linf",
     "Search",
+    "Square",
     "ascend",
+    "autoattack",
+    "pgd",
 ]

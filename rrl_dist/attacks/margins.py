@@ -43,15 +43,16 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
     Croce and Hein 2020, eq. 7.
 
-    logits: [N, K], y, target: [N] int64 -> [N]. With three classes the third logit
-    stands for the fourth too; with two, as for `dlr`, the difference stays undivided.
+    logits: [N, K], y, target: [N] int64 -> [N]. With fewer than four classes the
+    difference stays undivided, as for `dlr` with two: over the gap to the third and
+    last logit it would be constant where that is the target's.
     """
     towards = logits.gather(1, torch.stack([target, y], 1))
     difference = towards[:, 0] - towards[:, 1]
-    if logits.shape[1] < 3:
+    if logits.shape[1] < 4:
         return difference
-    top = logits.topk(min(4, logits.shape[1]), dim=1).values
-    gap = top[:, 0] - (top[:, 2] + top[:, -1]) / 2
+    top = logits.topk(4, dim=1).values
+    gap = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
     return difference / (gap + 1e-12)
 
 

@@ -76,7 +76,7 @@ class Views:
     def size(self, stored: int) -> int:
         """Of the first view, in pixels, of images of `stored` pixels."""
         x, index = torch.zeros(1, 3, stored, stored), torch.zeros(1, dtype=torch.int64)
-        return int(self(x, index, seed=0, epoch=0)[0].shape[-1])
+        return int(self._portion(x, index, seed=0, epoch=0)[0].shape[-1])
 
     def _portion(
         self, images: Tensor, index: Tensor, *, seed: int, epoch: int

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rrl_dist.attacks.pgd import PGD
+from rrl_dist.attacks.projected_gradient import PGD
 from rrl_dist.core.aggregate import Proportion, wilson
 from rrl_dist.core.modes import evaluating
 from rrl_dist.core.randomness import stream

@@ -10,6 +10,7 @@ from tests.attacks.kinds import (
     Data,
     Kind,
     apgd,
+    drawing,
     every_ball,
     every_kind,
     fooling,
@@ -105,7 +106,7 @@ def test_memory_layout_changes_no_bit(
         assert torch.equal(kind(Linf(0.1))(colours, same, y), whole)
 
 
-@every_kind
+@drawing
 def test_draws_depend_on_seed_and_index(
     kind: Kind, model: nn.Module, unseen: Data
 ) -> None:

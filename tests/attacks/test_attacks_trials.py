@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from rrl_dist.attacks import APGD, Linf
 from rrl_dist.attacks.classifier import Classifier
 from rrl_dist.attacks.trials import Outcome, Packing, Samples, run_trials
-from rrl_dist.core.errors import UserError
 
 SIZE = 5
 
@@ -162,11 +161,35 @@ def test_a_schedule_in_turn_breaks_the_same_samples(
     assert (in_turn.queries > packed.queries)[broken].any()
 
 
-def test_losses_of_more_classes_than_the_model_has_are_refused() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    x, y = torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.int64)
+@pytest.mark.parametrize("classes", [2, 3, 4, 5])
+@pytest.mark.parametrize("loss", ["dlr", "targeted-dlr"])
+def test_losses_of_logits_work_with_few_classes(loss: str, classes: int) -> None:
+    """A linear model, whose worst image in the ball is known for each target."""
+    generator = torch.Generator().manual_seed(classes)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, classes))
+    nn.init.normal_(model[1].weight, generator=generator)
+    with torch.no_grad():  # classes are equal in the middle of the box
+        model[1].bias.copy_(-0.5 * model[1].weight.sum(1))
+    x = 0.3 + 0.4 * torch.rand(40, 1, 4, 4, generator=generator)
     y = model(x).argmax(1)
-    settings = {"steps": 2, "restarts": 1, "targets": 1, "seed": 0, "micro_batch": 2}
-    for loss, found in (("dlr", "needs three classes"), ("targeted-dlr", "needs four")):
-        with pytest.raises(UserError, match=f"{found}.*has 2"):
-            APGD(ball=Linf(0.1), loss=loss, **settings)(model, x, y)
+    weight, logits = model[1].weight, model(x)
+    eps = 0.02
+    reach = torch.stack(
+        [
+            logits[:, k]
+            - logits.gather(1, y[:, None])[:, 0]
+            + eps * (weight[k] - weight[y]).abs().sum(1)
+            for k in range(classes)
+        ],
+        1,
+    ).scatter(1, y[:, None], -torch.inf)
+    breakable = reach.amax(1) > 0
+    targets = classes - 1 if loss == "targeted-dlr" else 1
+    settings = {"steps": 20, "restarts": 1, "targets": targets, "micro_batch": 8}
+    attack = APGD(ball=Linf(eps), loss=loss, seed=0, **settings)
+    wrong = model(attack(model, x, y)).argmax(1) != y
+    assert not (wrong & ~breakable).any()
+    if loss == "targeted-dlr" or classes == 2:
+        clear = reach.amax(1).abs() > 1e-3
+        assert torch.equal(wrong[clear], breakable[clear])
+    assert 3 < int(wrong.sum()) < 40

@@ -40,6 +40,7 @@ COMPONENTS = {
 }
 REPRESENTATION = (
     "suite=representation",
+    "suite.attacks.apgd_dlr.steps=6",
     "suite.attacks.feature20.steps=4",
     "suite.search.attack.steps=8",
 )

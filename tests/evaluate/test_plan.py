@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rrl_dist.attacks.apgd import APGD
 from rrl_dist.attacks.balls import L2
-from rrl_dist.attacks.pgd import PGD
+from rrl_dist.attacks.projected_gradient import PGD
 from rrl_dist.core.errors import UserError
 from rrl_dist.evaluate.plan import ATOM, build_suite, cut
 from tests.training.stages import composed
@@ -80,7 +80,8 @@ def test_names_tell_radii_apart() -> None:
 def test_no_component_takes_the_place_of_another() -> None:
     """The same attack with more restarts goes by the same name."""
     config = composed(
-        "+suite.attacks.strong={_target_: rrl_dist.attacks.pgd.PGD, steps: 20, "
+        "+suite.attacks.strong={_target_: "
+        "rrl_dist.attacks.projected_gradient.PGD, steps: 20, "
         "relative_step: 0.25, restarts: 5, random_start: true}"
     )
     with pytest.raises(UserError, match=r"suite\.attacks\.strong .*pgd20-linf@0\.05"):
@@ -100,12 +101,14 @@ def test_the_suite_for_representations() -> None:
         "clean",
         "pgd20-linf@0.05",
         "apgd-ce-linf@0.05",
+        "apgd-dlr-linf@0.05",
         "feature20-linf@0.05",
     )
     radii = [0.0125, 0.025, 0.0375, 0.05, 0.075]
     assert [eps for eps, _ in suite.levels] == pytest.approx(radii)
     for eps, names in suite.levels:
-        wanted = ["pgd20", "feature20", *(["apgd-ce"] if eps == 0.05 else [])]
+        wanted = ["pgd20", "feature20"]
+        wanted += ["apgd-ce", "apgd-dlr"] if eps == 0.05 else []
         assert sorted(names) == sorted(f"{name}-linf@{eps:.4g}" for name in wanted)
         for name in names:
             attack = suite.attacks[name]

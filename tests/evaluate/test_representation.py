@@ -17,7 +17,13 @@ from rrl_dist.training.build import load_classifier
 from tests.evaluate.jobs import LIMIT, REPRESENTATION, Job, job_of, rows_in, run
 
 HALF = ("clean", "pgd4-linf@0.015", "feature4-linf@0.015")
-WHOLE = ("clean", "pgd4-linf@0.03", "apgd-ce-linf@0.03", "feature4-linf@0.03")
+WHOLE = (
+    "clean",
+    "pgd4-linf@0.03",
+    "apgd-ce-linf@0.03",
+    "apgd-dlr-linf@0.03",
+    "feature4-linf@0.03",
+)
 SEARCH = "search8-l2@4"
 
 

@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from rrl_dist.attacks.balls import Linf
-from rrl_dist.attacks.pgd import PGD
+from rrl_dist.attacks.projected_gradient import PGD
 from rrl_dist.core.modes import evaluating
 from rrl_dist.data.datasets import DataSource
 from rrl_dist.training.build import build

@@ -1,0 +1,145 @@
+"""Attacks in turn, and AutoAttack as one call."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rrl_dist.attacks import APGD, L2, PGD, Ball, Linf, autoattack, pgd
+from rrl_dist.attacks.cascade import Cascade
+from rrl_dist.attacks.versions import VERSIONS, AutoAttack
+from rrl_dist.core.errors import UserError
+
+Data = tuple[Tensor, Tensor]
+SETTINGS: dict[str, Any] = {"ball": Linf(0.1), "seed": 0, "micro_batch": 32}
+WEAK = partial(PGD, steps=2, relative_step=0.5, restarts=1, random_start=True)
+STRONG = partial(APGD, loss="ce", steps=15, restarts=1, targets=1)
+AIMED = partial(APGD, loss="targeted-dlr", steps=8, restarts=1, targets=4)
+THREE = {"weak": WEAK, "strong": STRONG, "aimed": AIMED}
+
+
+def three(**changes: Any) -> Cascade:
+    return Cascade(label="three", attacks=THREE, **{**SETTINGS, **changes})
+
+
+def test_the_outcome_is_the_worst_over_attacks_that_know_nothing_of_each_other(
+    trained: nn.Module, unseen: Data
+) -> None:
+    x, y = (column[:120] for column in unseen)
+    found, stages = three().stages(trained, x, y)
+    broken = torch.stack([stage.wrong for stage in stages])
+    assert (broken.sum(0) <= 1).all(), "each image is broken once"
+    alone = [trained(x).argmax(1) != y]
+    alone += [
+        trained(make(**SETTINGS)(trained, x, y)).argmax(1) != y
+        for make in THREE.values()
+    ]
+    assert torch.equal(broken.any(0), torch.stack(alone).any(0))
+    for place in range(4):
+        first = alone[place] & ~torch.stack(alone[:place]).any(0) if place else alone[0]
+        assert torch.equal(stages[place].wrong, first)
+    assert [stage.name for stage in stages] == ["clean", "pgd2", "apgd-ce", "apgd-t"]
+    assert all(int(stage.wrong.sum()) > 0 for stage in stages[:3])
+    assert torch.equal(trained(found.x_adv).argmax(1) != y, broken.any(0))
+
+
+def test_nothing_is_asked_about_what_is_broken(
+    trained: nn.Module, unseen: Data
+) -> None:
+    x, y = (column[:120] for column in unseen)
+    found, stages = three().stages(trained, x, y)
+    gone = torch.zeros(120, dtype=torch.bool)
+    for stage in stages:
+        assert torch.equal(stage.queries == 0, gone)
+        assert stage.seconds > 0
+        gone |= stage.wrong
+    total = torch.stack([stage.queries for stage in stages]).sum(0)
+    assert torch.equal(found.queries, total)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 120])
+def test_the_same_bits_for_any_batch_and_order(
+    batch: int, trained: nn.Module, unseen: Data
+) -> None:
+    x, y = (column[:120] for column in unseen)
+    whole = three()(trained, x, y)
+    order = torch.randperm(120, generator=torch.Generator().manual_seed(batch))
+    parts = [three()(trained, x[i], y[i], i) for i in order.split(batch)]
+    assert torch.equal(torch.cat(parts), whole[order])
+
+
+@pytest.mark.parametrize("version", sorted(VERSIONS))
+def test_components_and_settings_are_the_authors(version: str) -> None:
+    made = AutoAttack(version=version, ball=L2(0.5), seed=3, micro_batch=8)
+    names = {
+        "standard": ["apgd-ce", "apgd-t", "fab-t", "square"],
+        "plus": ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"],
+    }
+    assert [attack.name for attack in made.attacks] == names[version]
+    assert all(a.ball == L2(0.5) and a.seed == 3 for a in made.attacks)
+    by_name: dict[str, Any] = {attack.name: attack for attack in made.attacks}
+    restarts = 1 if version == "standard" else 5
+    assert by_name["apgd-ce"].restarts == restarts
+    assert by_name["apgd-ce"].steps == by_name["fab-t"].steps == 100
+    assert by_name["apgd-t"].targets == by_name["fab-t"].targets == 9
+    assert by_name["apgd-t"].restarts == by_name["fab-t"].restarts == 1
+    assert by_name["square"].queries == 5000
+
+
+def test_in_turn_is_handed_to_every_component() -> None:
+    settings = {"version": "plus", **SETTINGS}
+    assert all(a.in_turn for a in AutoAttack(in_turn=True, **settings).attacks)  # type: ignore[attr-defined]
+    assert not any(a.in_turn for a in AutoAttack(**settings).attacks)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AutoAttack of few steps."""
+    monkeypatch.setitem(VERSIONS, "standard", THREE_IN_TURN)
+
+
+THREE_IN_TURN = {"strong": STRONG, "aimed": AIMED}
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(0.5)], ids=Ball.label)
+def test_one_call_attacks_images_and_tells_how(
+    ball: Ball, trained: nn.Module, unseen: Data
+) -> None:
+    x, y = (column[:64] for column in unseen)
+    images = autoattack(trained, x, y, ball=ball, batch_size=16)
+    told = autoattack(trained, x, y, ball=ball, batch_size=16, details=True)
+    assert torch.equal(images, told.x_adv)
+    assert torch.equal(trained(images).argmax(1) == y, told.robust)
+    assert (ball.distance(images, x) <= ball.eps * (1 + 1e-6)).all()
+    assert [stage.name for stage in told.stages] == ["clean", "apgd-ce", "apgd-t"]
+    assert 5 < int(told.robust.sum()) < 60
+
+
+@pytest.mark.usefixtures("short")
+def test_nothing_all_wrong_and_radius_zero(trained: nn.Module, unseen: Data) -> None:
+    x, y = (column[:8] for column in unseen)
+    wrong = (trained(x).argmax(1) + 1) % 10
+    none = autoattack(trained, x[:0], y[:0], ball=Linf(0.1), details=True)
+    assert none.x_adv.shape == x[:0].shape
+    assert none.robust.shape == (0,)
+    same = autoattack(trained, x, wrong, ball=Linf(0.1), details=True)
+    assert torch.equal(same.x_adv, x)
+    assert not same.robust.any()
+    assert torch.equal(autoattack(trained, x, y, ball=Linf(0.0)), x)
+
+
+def test_pgd_in_one_call(trained: nn.Module, unseen: Data) -> None:
+    x, y = (column[:64] for column in unseen)
+    images = pgd(trained, x, y, ball=Linf(0.1), steps=5, batch_size=16)
+    right = trained(images).argmax(1) == y
+    assert int(right.sum()) < int((trained(x).argmax(1) == y).sum()) - 5
+
+
+def test_mistakes_are_told_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"version=best; choose standard\|plus"):
+        AutoAttack(version="best", **SETTINGS)
+    with pytest.raises(UserError, match="three is of no attacks"):
+        Cascade(label="three", attacks={}, **SETTINGS)
