@@ -6,6 +6,7 @@ from rrl_dist.attacks.balls import L2, Ball, Linf
 from rrl_dist.attacks.calls import Details, autoattack, pgd
 from rrl_dist.attacks.fab import FAB
 from rrl_dist.attacks.feature import FeatureAttack
+from rrl_dist.attacks.l1 import L1
 from rrl_dist.attacks.projected_gradient import PGD
 from rrl_dist.attacks.result import Attack, Attacked
 from rrl_dist.attacks.search import Search
@@ -15,6 +16,7 @@ from rrl_dist.attacks.versions import AutoAttack
 __all__ = [
     "APGD",
     "FAB",
+    "L1",
     "L2",
     "PGD",
     "Attack",

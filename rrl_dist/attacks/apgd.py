@@ -81,6 +81,11 @@ class APGD:
         )
         if self.loss not in LOSSES:
             raise UserError(f"apgd has loss={self.loss}; choose {'|'.join(LOSSES)}")
+        if self.ball.norm not in ("linf", "l2"):
+            raise UserError(
+                f"apgd knows no steps in the ball {self.ball.label()}; take linf or "
+                "l2, or attack it with pgd or fab"
+            )
         if self.targets > 1 and not self._aims:
             raise UserError(
                 f"apgd has targets={self.targets} with loss={self.loss}, which aims at "

@@ -96,7 +96,7 @@ class Linf(Ball):
 
     def project(self, x: Tensor, center: Tensor) -> Tensor:
         radius = torch.full_like(center, self.eps)
-        lower, upper = _add_inward(center, -radius), _add_inward(center, radius)
+        lower, upper = add_inward(center, -radius), add_inward(center, radius)
         return x.clamp(lower, upper).clamp(0, 1)
 
     def steepest(self, grad: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class L2(Ball):
         delta = x - center
         size = as_column(_length(delta), delta)
         tiny = torch.finfo(delta.dtype).tiny
-        surface = _add_inward(center, delta * (self.eps / size.clamp_min(tiny)))
+        surface = add_inward(center, delta * (self.eps / size.clamp_min(tiny)))
         return torch.where(size <= self.eps, x, surface).clamp(0, 1)
 
     def steepest(self, grad: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ def _by_largest(delta: Tensor) -> Tensor:
     return delta / as_column(largest.clamp_min(tiny), delta)
 
 
-def _add_inward(center: Tensor, delta: Tensor) -> Tensor:
+def add_inward(center: Tensor, delta: Tensor) -> Tensor:
     """center + delta, rounded so that no element moves further than `delta` says.
 
     Rounding to nearest may leave a ball of radius 8/255 by a millionth of it, and all

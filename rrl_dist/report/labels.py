@@ -83,6 +83,8 @@ def attack(component: str) -> str:
 
 
 def _word(part: str) -> str:
+    if part == "autoattack":
+        return "AutoAttack"
     letters = re.match(r"[a-z]*", part)
     short = letters is not None and len(letters[0]) <= 4
     return part.upper() if short else part.capitalize()

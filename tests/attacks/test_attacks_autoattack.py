@@ -7,7 +7,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rrl_dist.attacks import APGD, L2, PGD, Ball, Linf, autoattack, pgd
+from rrl_dist.attacks import (
+    APGD,
+    FAB,
+    L1,
+    L2,
+    PGD,
+    Ball,
+    Linf,
+    Square,
+    autoattack,
+    pgd,
+)
 from rrl_dist.attacks.cascade import Cascade
 from rrl_dist.attacks.versions import VERSIONS, AutoAttack
 from rrl_dist.core.errors import UserError
@@ -143,3 +154,30 @@ def test_mistakes_are_told_in_one_line() -> None:
         AutoAttack(version="best", **SETTINGS)
     with pytest.raises(UserError, match="three is of no attacks"):
         Cascade(label="three", attacks={}, **SETTINGS)
+
+
+def test_a_ball_that_a_component_does_not_know_is_refused() -> None:
+    with pytest.raises(UserError, match=r"apgd knows no steps in the ball l1@12"):
+        AutoAttack(version="standard", **{**SETTINGS, "ball": L1(12.0)})
+    with pytest.raises(UserError, match="l1"):
+        Square(queries=10, p_init=0.8, restarts=1, **{**SETTINGS, "ball": L1(12.0)})
+
+
+def test_fab_and_pgd_attack_in_an_l1_ball(trained: nn.Module, unseen: Data) -> None:
+    x, y = (column[:64] for column in unseen)
+    ball = L1(2.0)
+    fab = FAB(
+        ball=ball,
+        steps=20,
+        restarts=1,
+        targets=3,
+        alpha_max=0.1,
+        eta=1.05,
+        beta=0.9,
+        seed=0,
+        micro_batch=32,
+    )
+    right = int((trained(x).argmax(1) == y).sum())
+    for x_adv in (fab(trained, x, y), pgd(trained, x, y, ball=ball, steps=20)):
+        assert (ball.distance(x_adv, x) <= 2 * (1 + 1e-6)).all()
+        assert int((trained(x_adv).argmax(1) == y).sum()) < right - 5

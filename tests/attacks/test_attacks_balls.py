@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rrl_dist.attacks import L2, Ball, Linf
+from rrl_dist.attacks import L1, L2, Ball, Linf
 from rrl_dist.core.errors import UserError
 
-BALLS = (Linf, L2)
+BALLS = (Linf, L2, L1)
 radii = st.sampled_from([0.0, 1e-4, 1 / 255, 8 / 255, 0.05, 0.3, 0.5, 1.0, 3.0])
 
 

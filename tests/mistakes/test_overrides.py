@@ -32,7 +32,11 @@ TOLD = [
         "the nearest is views@arms.simclr.views",
     ),
     ("an experiment misspelt", ["run", "experiment=dmeo"], "the nearest is demo"),
-    ("an option that is like no other", ["run", DEMO, "suite=foo"], "choose pgd_apgd"),
+    (
+        "an option that is like no other",
+        ["run", DEMO, "suite=foo"],
+        "choose autoattack",
+    ),
     ("an unknown setting forced in", ["run", DEMO, "+foo=1"], "no setting foo"),
     (
         "a misspelt setting forced in",

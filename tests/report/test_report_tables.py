@@ -198,6 +198,7 @@ def test_caption_tells_data_count_radius_seed_and_what_intervals_cover(
         ("pgd20-linf@0.05", "PGD-20 Linf 0.05"),
         ("apgd-ce-linf@0.03137254901960784", "APGD-CE Linf 8/255"),
         ("apgd-t-l2@0.5", "APGD-T L2 0.5"),
+        ("autoattack-linf@0.05", "AutoAttack Linf 0.05"),
         ("square-l1@12.0", "Square L1 12"),
         ("pgd20", "PGD-20"),
         ("apgd-ce-l2", "APGD-CE L2"),
