@@ -1,6 +1,5 @@
 """The fast adaptive boundary attack by hand and by its authors, for its tests."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -8,8 +7,7 @@ import torch
 from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor, nn
 
-from rrl_dist.attacks import FAB, L2, Ball, Linf
-from rrl_dist.core.randomness import Key
+from rrl_dist.attacks import FAB, L1, L2, Ball, Linf
 
 Data = tuple[Tensor, Tensor]
 SETTINGS: dict[str, Any] = {
@@ -25,32 +23,6 @@ SETTINGS: dict[str, Any] = {
 NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 DUAL_ORDERS = {"linf": 1.0, "l2": 2.0, "l1": torch.inf}
 aims = pytest.mark.parametrize("targets", [None, 9])
-
-
-class L1(Ball):
-    """As much of one as the attack calls without random starts."""
-
-    norm = "l1"
-
-    def project(self, x: Tensor, center: Tensor) -> Tensor:
-        size = self.distance(x, center).clamp_min(1e-30)
-        share = (self.eps / size).clamp_max(1).reshape(-1, *[1] * (x.ndim - 1))
-        return (center + share * (x - center)).clamp(0, 1)
-
-    def distance(self, x: Tensor, center: Tensor) -> Tensor:
-        return (x - center).abs().flatten(1).sum(1)
-
-    def steepest(self, grad: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def start(
-        self, center: Tensor, *, seed: int, key: Sequence[Key], index: Tensor
-    ) -> Tensor:
-        raise NotImplementedError
-
-    surface_start = start
-
-
 BALLS = [Linf(0.1), L2(0.5), L1(2.0)]
 every_ball = pytest.mark.parametrize("ball", BALLS, ids=Ball.label)
 

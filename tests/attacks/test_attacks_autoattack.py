@@ -101,8 +101,9 @@ def test_components_and_settings_are_the_authors(version: str) -> None:
 
 def test_in_turn_is_handed_to_every_component() -> None:
     settings = {"version": "plus", **SETTINGS}
-    assert all(a.in_turn for a in AutoAttack(in_turn=True, **settings).attacks)  # type: ignore[attr-defined]
-    assert not any(a.in_turn for a in AutoAttack(**settings).attacks)  # type: ignore[attr-defined]
+    for turn in (True, False):
+        made: tuple[Any, ...] = AutoAttack(in_turn=turn, **settings).attacks
+        assert [attack.in_turn for attack in made] == [turn] * 6
 
 
 @pytest.fixture

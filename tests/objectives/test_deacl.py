@@ -118,7 +118,7 @@ def test_gradient_flows_into_both_arguments_of_the_second_term() -> None:
 @every_option
 def test_inner_leaves_no_trace(options: dict[str, Any]) -> None:
     objective = distilling(**options)
-    objective.encoder.backbone.layers[1].eval()  # type: ignore[union-attr,index]
+    objective.encoder.get_submodule("backbone.layers.1").eval()
     head = objective.teacher.projector
     assert head is not None
     owned = [objective, objective.teacher.module, head]

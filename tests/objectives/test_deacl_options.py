@@ -47,7 +47,7 @@ def test_each_kind_of_images_moves_its_own_batch_norms(kept: str) -> None:
     batch = objective.inner(given_batch())
     with torch.no_grad():  # the attacked images of one kind alone are moved
         batch.extras["x_adv"].zero_()
-    first = objective.encoder.backbone.layers[1]  # type: ignore[union-attr,index]
+    first = objective.encoder.get_submodule("backbone.layers.1")
     other = objective.branch.norms[0]
     before = [norm.running_mean.clone() for norm in (first, other)]
     objective(batch)["loss"].backward()
@@ -56,7 +56,7 @@ def test_each_kind_of_images_moves_its_own_batch_norms(kept: str) -> None:
     means["adversarial" if kept == "clean" else "clean"] = (
         other.running_mean - 0.9 * before[1]
     )
-    conv = objective.encoder.backbone.layers[0]  # type: ignore[union-attr,index]
+    conv = objective.encoder.get_submodule("backbone.layers.0")
     with torch.no_grad():
         for kind, x in (("clean", batch.views[0]), ("adversarial", 0 * batch.views[0])):
             seen = conv(objective.encoder.normalize(x)).mean((0, 2, 3))
