@@ -20,4 +20,5 @@ check: lint
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test: lint
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
+		--durations=40 --durations-min=10

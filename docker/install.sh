@@ -1,7 +1,8 @@
 #!/bin/sh
 # Set up .venv in the current folder: Python packages as docker/constraints.txt pins
 # them, and FFCV with its system packages (docker/apt-ffcv.txt) where this user may
-# install those. What is set up already is not set up again.
+# install those; for dev also what tests start (docker/apt-dev.txt). What is set up
+# already is not set up again.
 #
 #   docker/install.sh            to use the system
 #   docker/install.sh dev        to work on it: tests and checks too
@@ -75,7 +76,7 @@ install_ffcv() {
             return
         fi
         say "installing FFCV's system packages"
-        # shellcheck disable=SC2086 -- a list of words
+        # shellcheck disable=SC2086  # a list of words
         if ! apt_install "$as" $packages; then
             say "going on without FFCV: apt-get could not install $packages"
             touch "$ffcv_failed"
@@ -92,11 +93,31 @@ install_ffcv() {
     fi
 }
 
+test_programs_are_there() {
+    command -v curl >/dev/null && command -v ip >/dev/null &&
+        ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1
+}
+
+install_test_programs() {
+    if test_programs_are_there || [ -f "$programs_failed" ]; then
+        return
+    fi
+    as=$(how_to_install)
+    packages=$(xargs <docker/apt-dev.txt)
+    say "installing $packages for tests"
+    # shellcheck disable=SC2086  # a list of words
+    if [ "$as" = no ] || ! apt_install "$as" $packages; then
+        say "going on; tests of what is missing skip or fail: not installed, $packages"
+        touch "$programs_failed"
+    fi
+}
+
 mode=${1:-use}
-wanted=$(cat pyproject.toml docker/constraints.txt docker/apt-ffcv.txt | cksum | cut -d' ' -f1)
+wanted=$(cat pyproject.toml docker/constraints.txt docker/apt-*.txt | cksum | cut -d' ' -f1)
 stamp=.venv/set-up-$mode-$wanted
 ffcv_stamp=.venv/set-up-ffcv-$wanted
 ffcv_failed=.venv/failed-ffcv-$wanted
+programs_failed=.venv/failed-programs-$wanted
 
 [ -x .venv/bin/python ] || make_venv
 if [ ! -f "$stamp" ]; then
@@ -104,3 +125,4 @@ if [ ! -f "$stamp" ]; then
     touch "$stamp"
 fi
 [ -f "$ffcv_stamp" ] || install_ffcv
+case $mode in dev) install_test_programs ;; esac

@@ -6,28 +6,37 @@ started again; a changed setting means other folders for exactly the stages it t
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rrl_dist import __version__
 from rrl_dist.core.display import Display
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.run_directory import StageFolder
 from rrl_dist.core.storage import read_json, write_bytes, write_json
 from rrl_dist.data.datasets import ImageSet
-from rrl_dist.data.prepare import prepare_beton
+from rrl_dist.data.prepare import prepare_betons
 from rrl_dist.evaluate.comparison import Entry, compare, costs
-from rrl_dist.evaluate.evaluation import evaluate
-from rrl_dist.evaluate.plan import build_suite
-from rrl_dist.models.artefact import copy_artefact, load_artefact
-from rrl_dist.stages import identifying, pretrain_stage, probe_stage
-from rrl_dist.tasks import Images, Part, cut_tasks
+from rrl_dist.evaluate.identity import check_counts, evaluation_identity, tested_splits
+from rrl_dist.evaluate.images import Images as EvaluatedImages
+from rrl_dist.evaluate.leaderboard import leaderboard_entry
+from rrl_dist.evaluate.rehearsal import rehearse_subject, some_images
+from rrl_dist.evaluate.source import Source
+from rrl_dist.evaluate.stage import is_done, picture_of, run_stage
+from rrl_dist.evaluate.subject import load_subject
+from rrl_dist.evaluate.surrogates import ARMS, checked_surrogates, named_surrogates
+from rrl_dist.models.artefact import copy_artefact
+from rrl_dist.stages import given_teacher, identifying, pretrain_stage, probe_stage
+from rrl_dist.tasks import Images, Part, attacked_split, cut_tasks
 from rrl_dist.training import cluster
+from rrl_dist.training.anomaly import anomaly_mode
+from rrl_dist.training.checkpoint_disk import Need, check_disk
+from rrl_dist.training.launch import launch
+from rrl_dist.training.length import run_length
 from rrl_dist.training.lineage import ordered
+from rrl_dist.training.node_data import check_data, expected
 from rrl_dist.training.rehearsal import UNTRAINED, rehearse
-from rrl_dist.training.stage import run_length
-from rrl_dist.training.worker import launch
 
 Config = Mapping[str, Any]
 
@@ -38,7 +47,8 @@ class Experiment:
     Args:
         config: plain resolved configuration: `name`, `seed`, `data`, `model`, `ball`,
             `arms`, `tasks`, `protocol`, `suite`, `evaluate`, `strategy`, `probe`,
-            `loader`, `betons`, `cluster`.
+            `loader`, `betons`, `cluster`. Without `protocol`, classifiers are there
+            already; `encoder` is the folder of one that gets a head, or None.
         folder: the run directory, held by the caller.
         start_cluster: as `training.cluster.session` yields it; called when the first
             stage that is not done needs it.
@@ -60,12 +70,19 @@ class Experiment:
         self.whole = Part(None, config["data"])
         self.tasks = cut_tasks(config) or (self.whole,)
         self.images: dict[Part, Images] = {}
+        self.betons: dict[str, Path] = {}  # by fingerprint of the split
+        self.few: dict[Part, EvaluatedImages] = {}
+        self.surrogates: dict[Part, dict[str, Source]] = {}
         self.stages: dict[str, StageFolder] = {}
+        self.disk: list[Need] = []  # for each stage that trains
 
     @cached_property
     def cluster(self) -> Config:
-        """Where stages run, started when first asked for."""
-        return self.start_cluster()
+        """Where stages run, started when first asked for; all of it has the data."""
+        found = self.start_cluster()
+        read = [(part.data, own.fingerprints) for part, own in self.images.items()]
+        check_data(found, read, list(self.betons.values()), self.display.notify)
+        return found
 
     def run(self) -> None:
         """Do what is missing, and write `results.json` and `cost.json`."""
@@ -73,13 +90,14 @@ class Experiment:
         encoders: dict[str, Path] = {}
         for arm in ordered(self.config["arms"]):
             teacher = self.config["arms"][arm]["teacher"]
-            known = None if teacher is None else encoders[teacher]
-            encoders[arm] = self.pretrain(arm, known)
-        found = {}
-        for arm, encoder in encoders.items():
-            for part in self.tasks:
-                classifier = self.probe(arm, part, encoder)
-                found[arm, part.task] = self.evaluate(arm, part, classifier)
+            known = given_teacher(self.config, arm)
+            encoders[arm] = self.pretrain(arm, encoders[teacher] if teacher else known)
+        found, pairs = {}, [(arm, part) for arm in encoders for part in self.tasks]
+        for arm, part in pairs if self._among_arms else ():
+            self.probe(arm, part, encoders[arm])
+        for arm, part in pairs:
+            source = Source(str(self.probe(arm, part, encoders[arm])))
+            found[arm, part.task] = self.evaluate(arm, part, source)
         self.summarize(found)
 
     def prepare(self) -> None:
@@ -92,12 +110,20 @@ class Experiment:
         trained = [split for part in parts for split in self._read(part)]
         self._check_lengths()
         self._rehearse()
-        if self.loader != "memory":
-            self._write_betons(*trained)
+        if self.loader != "memory" and trained:
+            folder, needed = Path(self.config["betons"]), self.loader == "ffcv"
+            self.betons = prepare_betons(
+                folder, trained, self.display, workers=self.threads, needed=needed
+            )
+            self.loader = self.loader if self.betons else "memory"
 
     def _read(self, part: Part) -> list[ImageSet]:
         """Note what a part holds; returns the splits that are trained on."""
-        splits = part.read()
+        only_tested = "protocol" not in self.config and not self._trained_arms()
+        attacked = attacked_split(self.config)
+        read = tested_splits(self.config["suite"], attacked) if only_tested else None
+        splits = part.read(read, attacked=attacked)
+        self.few[part] = some_images(splits[attacked])
         images = self.images[part] = Images.of(splits)
         counts = ", ".join(f"{count} {name}" for name, count in images.counts.items())
         self.display.notify(f"{part.label}: {counts} images")
@@ -124,40 +150,43 @@ class Experiment:
     def _rehearse(self) -> None:
         """What cannot run is told now, not when its turn has come."""
         if "suite" in self.config:
-            build_suite(self.config["suite"], self.config["ball"], seed=0)
-        arms = [arm for arm, own in self.config["arms"].items() if "train" in own]
+            for part in self.tasks:
+                with part.naming():
+                    notes = check_counts(self.config, self.images[part].counts)
+                for line in notes:
+                    self.display.notify(line)
+            if (
+                self.config["suite"].get("surrogates") != ARMS
+                or not self._trained_arms()
+            ):
+                for part in self.tasks:
+                    self._surrogates(part)
+        arms = self._trained_arms()
         for arm in arms:
             own = self.config["arms"][arm]
-            teacher = UNTRAINED if own["teacher"] else self.config.get("teacher")
+            known = given_teacher(self.config, arm)
+            teacher = UNTRAINED if own["teacher"] else known
             stage = pretrain_stage(self.config, arm, teacher)
-            self._rehearse_one(f"pretrain-{arm}", stage, self.whole)
-        # A model from a file is not built from its own description.
-        for part in self.tasks if arms and "protocol" in self.config else ():
-            stage = probe_stage({**self.config, "data": part.data}, UNTRAINED)
+            self.disk.append(self._rehearse_one(f"pretrain-{arm}", stage, self.whole))
+        known = self.config.get("encoder")
+        probed = "protocol" in self.config and (arms or known is not None)
+        for part in self.tasks if probed else ():
+            encoder = UNTRAINED if known is None else Path(known)
+            stage = probe_stage({**self.config, "data": part.data}, encoder)
             own = {**stage, "model": self.config["model"]}
-            self._rehearse_one(part.entry("probe"), own, part)
+            need = self._rehearse_one(part.entry("probe"), own, part)
+            self.disk += [need] * (len(arms) or 1)
+        check_disk(self.folder, self.disk)
 
-    def _rehearse_one(self, name: str, stage: Config, part: Part) -> None:
+    def _trained_arms(self) -> list[str]:
+        return [arm for arm, own in self.config["arms"].items() if "train" in own]
+
+    def _rehearse_one(self, name: str, stage: Config, part: Part) -> Need:
         size, classes = part.source.size, part.source.num_classes
-        rehearse(name, stage, size=size, num_classes=classes, workers=self.workers)
-
-    def _write_betons(self, *splits: ImageSet) -> None:
-        """Where FFCV is missing and was not insisted on, memory takes over."""
-        for images in splits:
-            try:
-                prepare_beton(
-                    Path(self.config["betons"]),
-                    images,
-                    workers=self.threads,
-                    progress=self.display.counting(f"writing {images.name}.beton"),
-                    notify=self.display.notify,
-                )
-            except UserError as error:
-                if self.loader == "ffcv":
-                    raise
-                self.display.notify(f"images are read from memory: {error}")
-                self.loader = "memory"
-                return
+        with anomaly_mode(self.config["cluster"]):
+            return rehearse(
+                name, stage, size=size, num_classes=classes, workers=self.workers
+            )
 
     def pretrain(self, arm: str, teacher: Path | None) -> Path:
         """Train one arm's encoder; returns the folder of the model."""
@@ -167,7 +196,7 @@ class Experiment:
         return model
 
     def probe(self, arm: str, part: Part, encoder: Path) -> Path:
-        """Put a linear head on a frozen encoder; returns the classifier's folder."""
+        """Put a head on an encoder by the protocol; returns the classifier's folder."""
         stage = probe_stage({**self.config, "data": part.data}, encoder)
         model = self._train(f"probe-{part.entry(arm)}", stage, part)
         copy_artefact(model, self.folder / "classifiers" / part.entry(arm))
@@ -187,50 +216,60 @@ class Experiment:
         length = run_length(stage["train"], stage["probe"], count, self.workers)
         stage |= {"identity": folder.identity, "loader": self.loader}
         following = self.display.training(folder.path, length.steps, length.batch_size)
-        where = self.cluster
+        where, read = self.cluster, images.fingerprints[split]
+        stage["expected"] = expected(where, read, self.betons.get(read))
         with folder.attempt(), following:
             launch(stage, folder.path, where, self.display.notify)
         return folder.path
 
-    def evaluate(self, arm: str, part: Part, classifier: Path) -> dict[str, Any]:
+    def evaluate(self, arm: str, part: Part, source: Source) -> dict[str, Any]:
         """Attack one arm's classifier; returns its numbers."""
-        own, artefact = self.config["evaluate"], load_artefact(classifier)
-        if artefact.classes != part.source.class_names:
+        source = replace(source, classes=part.source.num_classes)
+        own, subject = self.config["evaluate"], load_subject(source)
+        if subject.classes not in (None, part.source.class_names):
             raise UserError(
-                f"{classifier} tells {len(artefact.classes)} classes apart that are "
+                f"{source.path} tells {len(subject.classes)} classes apart that are "
                 f"not those of {part.source.name}; set data= and data.classes="
             )
-        fingerprint = {
-            "code": __version__,
-            "weights": artefact.sha256,
-            "images": self.images[part].fingerprints["test"],
-            "limit": own["limit"],
-            **{key: self.config[key] for key in ("ball", "suite", "seed")},
-        }
+        fingerprint = evaluation_identity(
+            self.config,
+            weights=subject.sha256,
+            images=self.images[part].fingerprints,
+            surrogates=self._surrogates(part),
+        )
         folder = self._folder(f"evaluate-{part.entry(arm)}", fingerprint)
-        pictures = folder.path / f"gallery-{own['gallery']}.npz"
-        if not folder.done or (own["gallery"] and not pictures.is_file()):
-            self._attack(folder, part, classifier)
+        if not is_done(folder, own):
+            for line in rehearse_subject(source, subject, self.few[part]):
+                self.display.notify(line)
+            run_stage(
+                self.config,
+                folder,
+                data=part.data,
+                source=replace(source, sha256=subject.sha256),
+                surrogates=self._surrogates(part),
+                cluster=lambda: self.cluster,
+                display=self.display,
+            )
+        pictures = picture_of(folder, own)
         if pictures.is_file():
             kept = self.folder / "gallery" / f"{part.entry(arm)}.npz"
             write_bytes(kept, pictures.read_bytes())
-        numbers: dict[str, Any] = read_json(folder.path / "results.json")
-        return numbers
+        return dict(read_json(folder.path / "results.json"))
 
-    def _attack(self, folder: StageFolder, part: Part, classifier: Path) -> None:
-        job = {
-            **self.config["evaluate"],
-            **{key: self.config[key] for key in ("suite", "ball", "seed")},
-            "data": part.data,
-            "split": "test",
-            "classifier": str(classifier),
-            "threads": self.threads,
-            "fingerprint": folder.settings,
-        }
-        counting = self.display.counting("attacking images")
-        where = self.cluster
-        with folder.attempt():
-            evaluate(job, folder.path, where, progress=counting)
+    @property
+    def _among_arms(self) -> bool:
+        named = self.config.get("suite", {}).get("surrogates")
+        return bool(named == ARMS and self._trained_arms())
+
+    def _surrogates(self, part: Part) -> dict[str, Source]:
+        """The classifiers that attacks are made on as well, loaded once."""
+        if part not in self.surrogates:
+            arms, own = self._trained_arms(), self.folder / "classifiers"
+            folders = {arm: own / part.entry(arm) for arm in arms}
+            named = named_surrogates(self.config["suite"], folders)
+            told = self.display.notify
+            self.surrogates[part] = checked_surrogates(named, self.few[part], told)
+        return self.surrogates[part]
 
     def _folder(self, name: str, settings: Config) -> StageFolder:
         folder = StageFolder.of(self.folder, name, settings)
@@ -243,7 +282,13 @@ class Experiment:
         seconds = {name: folder.seconds for name, folder in self.stages.items()}
         cost = costs(self.config["arms"], found, seconds, self._device())
         write_json(self.folder / "cost.json", cost)
-        write_json(self.folder / "results.json", compare(self.config, found))
+        results = compare(self.config, found)
+        write_json(self.folder / "results.json", results)
+        for (_, task), entry in zip(found, results["arms"], strict=True):
+            counts = next(self.images[p].counts for p in self.tasks if p.task == task)
+            told = leaderboard_entry(results, entry, images=counts.get("test", 0))
+            if told is not None:
+                write_json(self.folder / "leaderboard" / f"{entry}.json", told)
 
     def _device(self) -> str | None:
         """In words; as it was noted before where this time nothing had to run."""

@@ -7,12 +7,20 @@ from typing import Any
 from rrl_dist import __version__
 from rrl_dist.core.errors import UserError
 from rrl_dist.models.artefact import load_artefact, projector_hash
+from rrl_dist.training.build import offered
 
 Config = Mapping[str, Any]
 
 # What a training stage's result depends on, folders of models aside.
 _IDENTIFYING = ("seed", "split", "model", "objective", "views", "optim")
-_WITHOUT_EFFECT = ("log_every", "checkpoint_every", "micro_batch", "cache_teacher")
+_WITHOUT_EFFECT = (
+    "log_every",
+    "breakdown",
+    "checkpoint_every",
+    "checkpoints",
+    "micro_batch",
+    "cache_teacher",
+)
 
 
 def pretrain_stage(config: Config, arm: str, teacher: Path | None) -> dict[str, Any]:
@@ -32,8 +40,12 @@ def pretrain_stage(config: Config, arm: str, teacher: Path | None) -> dict[str, 
 
 
 def probe_stage(config: Config, encoder: Path) -> dict[str, Any]:
-    """Configuration of the stage that puts a head on an encoder."""
+    """Configuration of the stage that puts a head on an encoder, and may train both.
+
+    A protocol that holds the encoder against what it was has it as teacher too.
+    """
     own = config["protocol"]
+    taught = _takes_teacher(own["objective"])
     return {
         **_common(config),
         **{key: own[key] for key in ("objective", "views", "optim", "train")},
@@ -41,8 +53,24 @@ def probe_stage(config: Config, encoder: Path) -> dict[str, Any]:
         "model": None,
         "probe": None,
         "init": str(encoder),
-        "teacher": None,
+        "teacher": str(encoder) if taught else None,
+        "protocol": own["name"],
     }
+
+
+def given_teacher(config: Config, arm: str) -> Path | None:
+    """The folder `teacher` of a configuration, for an arm whose method takes one and
+    that learns from no other arm."""
+    own, folder = config["arms"][arm], config.get("teacher")
+    taken = folder is not None and _takes_teacher(own["objective"])
+    return Path(str(folder)) if taken and own["teacher"] is None else None
+
+
+def _takes_teacher(objective: Config) -> bool:
+    """Whether a method, or one inside it, names a teacher in its constructor."""
+    base = objective.get("base")
+    inside = isinstance(base, Mapping) and _takes_teacher(base)
+    return inside or "teacher" in offered(objective, teacher=None)
 
 
 def check_init(objective: Config, key: str = "objective") -> None:
@@ -61,7 +89,7 @@ def check_init(objective: Config, key: str = "objective") -> None:
 
 
 def _common(config: Config) -> dict[str, Any]:
-    keys = ("seed", "data", "strategy", "loader", "betons")
+    keys = ("name", "seed", "data", "strategy", "loader", "betons")
     return {
         **{key: config[key] for key in keys},
         "threads": int(config["cluster"]["threads"]),

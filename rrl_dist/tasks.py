@@ -5,7 +5,7 @@ their labels, gets a linear head for them and is attacked on them.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,8 +19,8 @@ from rrl_dist.training.build import build
 
 Config = Mapping[str, Any]
 
-SPLITS = ("pretrain", "train", "val", "test")
-_OF_TASKS = ("train", "test")
+TRAINED = ("pretrain", "train", "val")
+ATTACKED = ("test", "val")
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 
@@ -87,13 +87,22 @@ class Part:
         if count < 2:
             raise UserError(f"{key} has one class; name at least two to tell apart")
 
-    def read(self) -> dict[str, ImageSet]:
-        """The splits that stages need of it: a task is probed and attacked only.
+    def read(
+        self, names: Sequence[str] | None = None, *, attacked: str = "test"
+    ) -> dict[str, ImageSet]:
+        """The splits of these names; of none, those that stages need: a task is probed
+        and attacked only.
+
+        Args:
+            names: of splits, or None.
+            attacked: the split that is attacked.
 
         Raises:
             UserError: an image cannot be read, or a split is empty.
         """
-        names = SPLITS if self.task is None else _OF_TASKS
+        if names is None:
+            trained = TRAINED if self.task is None else ("train",)
+            names = tuple(dict.fromkeys((*trained, attacked)))
         return {name: self.source.split(name) for name in names}
 
     @contextmanager
@@ -105,6 +114,18 @@ class Part:
             if self.task is None:
                 raise
             raise UserError(f"task {self.task}: {error}") from None
+
+
+def attacked_split(config: Config) -> str:
+    """The split that an experiment attacks; "test" of one that attacks nothing.
+
+    Raises:
+        UserError: it is none of those that can be.
+    """
+    split = config.get("evaluate", {}).get("split", "test")
+    if split not in ATTACKED:
+        raise UserError(f"evaluate.split={split}; choose {' or '.join(ATTACKED)}")
+    return str(split)
 
 
 def cut_tasks(config: Config) -> tuple[Part, ...]:

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import hydra
+import numpy as np
+import pytest
 import torch
 from omegaconf import OmegaConf
 
 from rrl_dist.cli.app import CONFIGS
 from rrl_dist.core.batch import Batch
-from rrl_dist.data.datasets import DataSource
+from rrl_dist.data.datasets import DataSource, ImageSet
 from rrl_dist.data.views import Views
 from rrl_dist.models.encoder import Encoder
 from rrl_dist.objectives.objective import Objective
@@ -23,6 +25,8 @@ Config = Mapping[str, Any]
 TINY = ("model=small_cnn", "model.backbone.width=4")
 SAMPLES = 8
 CLASSES = 3
+# Objectives that read one with their own files' settings.
+ONE_VIEW = {"supervised", "pgd_at", "trades", "anchored", "deacl", "worst_case_mi"}
 
 
 def names(group: str) -> list[str]:
@@ -34,7 +38,7 @@ def compose(command: str, *overrides: str) -> dict[str, Any]:
     """A command's plain configuration; what it leaves to the user is filled in."""
     choices = list(overrides)
     if command == "run" and not any(o.startswith("experiment=") for o in overrides):
-        choices.append(f"experiment={names('experiment')[0]}")
+        choices.append("experiment=demo")
     with hydra.initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = hydra.compose(command, choices)
     for key in OmegaConf.missing_keys(config):
@@ -46,7 +50,7 @@ def compose(command: str, *overrides: str) -> dict[str, Any]:
 
 def views_of(objective: str) -> str:
     """As many as the method of that name reads with its own file's settings."""
-    return "weak" if objective in ("supervised", "deacl") else "simclr"
+    return "weak" if objective in ONE_VIEW else "simclr"
 
 
 def tiny_model() -> Config:
@@ -128,3 +132,43 @@ def one_step(name: str, strategy: str) -> None:
     chosen = (f"objective={name}", f"strategy={strategy}")
     config = compose("pretrain", *chosen, f"views={views_of(name)}", "optim=sgd")
     steps({**config, "teacher": "any"}, model=tiny_model(), size=16, count=1)
+
+
+# Where a group's files are chosen: a command, and what the group is called there.
+GROUPS = {
+    "attack": ("pretrain", "attack@probe.attack"),
+    "ball": ("pretrain", "ball"),
+    "cluster": ("pretrain", "cluster"),
+    "corruptions": ("evaluate", "corruptions@suite.corruptions"),
+    "data": ("pretrain", "data"),
+    "experiment": ("run", "experiment"),
+    "model": ("pretrain", "model"),
+    "objective": ("pretrain", "objective"),
+    "optim": ("pretrain", "optim"),
+    "preset": ("run", "preset"),
+    "probe": ("pretrain", "probe"),
+    "protocol": ("evaluate", "protocol"),
+    "sampler": ("tune", "sampler"),
+    "strategy": ("pretrain", "strategy"),
+    "sweep": ("tune", "sweep"),
+    "suite": ("evaluate", "suite"),
+    "train": ("pretrain", "train"),
+    "views": ("pretrain", "views"),
+    "vulnerability": ("evaluate", "vulnerability@suite.vulnerability"),
+}
+
+
+def every(group: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("name", names(group))
+
+
+def chosen(group: str, name: str, *overrides: str) -> dict[str, Any]:
+    command, key = GROUPS[group]
+    return compose(command, f"{key}={name}", *overrides)
+
+
+def random_images(count: int, size: int) -> ImageSet:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    places = np.arange(count)
+    return ImageSet("random", pixels, places % 3, places, ("a", "b", "c"))

@@ -4,20 +4,16 @@ Files are found by listing the folders, so a new one is tested without a word he
 """
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hydra.errors import HydraException
 from torch import nn
 
-from rrl_dist.attacks import FAB, Attack, Ball, FeatureAttack
-from rrl_dist.attacks.margins import cross_entropy
 from rrl_dist.cli.app import CONFIGS
 from rrl_dist.cli.main import COMMANDS
 from rrl_dist.core.errors import UserError
-from rrl_dist.data.datasets import DataSource, ImageSet
+from rrl_dist.data.datasets import DataSource
 from rrl_dist.data.sources import SOURCES
 from rrl_dist.data.views import Views
 from rrl_dist.evaluate.plan import build_suite
@@ -25,16 +21,21 @@ from rrl_dist.models.encoder import Classifier
 from rrl_dist.stages import pretrain_stage, probe_stage
 from rrl_dist.training.build import build, build_encoder
 from rrl_dist.training.cluster import session
+from rrl_dist.training.length import run_length
 from rrl_dist.training.lineage import ordered
 from rrl_dist.training.probe import Probe
 from rrl_dist.training.schedule import Schedule
-from rrl_dist.training.stage import peak_lr, run_length
+from rrl_dist.training.stage import peak_lr
 from tests.composing import (
+    GROUPS,
     TINY,
+    chosen,
     compose,
+    every,
     names,
     one_step,
     random_batch,
+    random_images,
     steps,
     tiny_encoder,
     tiny_model,
@@ -42,35 +43,8 @@ from tests.composing import (
 )
 from tests.gloo import run_workers
 
-# Where a group's files are chosen: a command, and what the group is called there.
-GROUPS = {
-    "attack": ("pretrain", "attack@probe.attack"),
-    "ball": ("pretrain", "ball"),
-    "cluster": ("pretrain", "cluster"),
-    "data": ("pretrain", "data"),
-    "experiment": ("run", "experiment"),
-    "model": ("pretrain", "model"),
-    "objective": ("pretrain", "objective"),
-    "optim": ("pretrain", "optim"),
-    "preset": ("run", "preset"),
-    "probe": ("pretrain", "probe"),
-    "protocol": ("evaluate", "protocol"),
-    "strategy": ("pretrain", "strategy"),
-    "suite": ("evaluate", "suite"),
-    "train": ("pretrain", "train"),
-    "views": ("pretrain", "views"),
-}
 LARGE = 1_000_000  # parameters; a tiny model takes the steps of a larger one
 IMAGES = 50_000
-
-
-def every(group: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("name", names(group))
-
-
-def chosen(group: str, name: str, *overrides: str) -> dict[str, Any]:
-    command, key = GROUPS[group]
-    return compose(command, f"{key}={name}", *overrides)
 
 
 def parameters(module: nn.Module) -> int:
@@ -167,63 +141,6 @@ def test_strategy(name: str) -> None:
     steps({**config, "teacher": None}, model=tiny_model(), size=16)
 
 
-@every("ball")
-def test_ball(name: str) -> None:
-    ball: Ball = build(chosen("ball", name)["ball"])
-    x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    start = ball.start(x, seed=0, key=("test",), index=torch.arange(4))
-    distance = ball.distance(start, x)
-    assert bool((distance > 0).all())
-    assert bool((distance <= ball.eps * (1 + 1e-6)).all())
-
-
-@every("attack")
-def test_attack(name: str) -> None:
-    config = chosen("attack", name)["probe"]["attack"]
-    attack: Attack = build({**config, "micro_batch": 4}, seed=0)
-    x = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    model = Classifier(nn.Flatten(), nn.Linear(48, 2))
-    nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(1))
-    y = model(x).argmax(1)
-    x_adv = attack(model, x, y)
-
-    def raised(images: torch.Tensor) -> torch.Tensor:
-        if isinstance(attack, FeatureAttack):
-            return (model.encoder(images) - model.encoder(x)).norm(dim=1)
-        return cross_entropy(model(images), y)
-
-    higher = raised(x_adv) > raised(x)
-    if isinstance(attack, FAB):  # what it cannot break it gives back
-        broken = model(x_adv).argmax(1) != y
-        assert bool(broken.any())
-        assert torch.equal(higher, broken)
-        assert torch.equal(x_adv[~broken], x[~broken])
-    else:
-        assert bool(higher.all())
-    assert bool((attack.ball.distance(x_adv, x) <= attack.ball.eps * (1 + 1e-6)).all())
-
-
-@every("suite")
-def test_suite(name: str) -> None:
-    config = chosen("suite", name)
-    suite = build_suite(config["suite"], config["ball"], seed=0)
-    assert suite.full[0] == "clean"
-    assert len(suite.full) > 1
-    curve = [component for _, component in suite.curve]
-    levels = [component for _, names in suite.levels for component in names]
-    searches = {suite.search} - {None}
-    known = {*suite.full, *curve, *levels, *searches, suite.shown}
-    assert known == set(suite.attacks)
-    assert suite.curve == tuple(sorted(suite.curve))
-
-
-def random_images(count: int, size: int) -> ImageSet:
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    places = np.arange(count)
-    return ImageSet("random", pixels, places % 3, places, ("a", "b", "c"))
-
-
 @every("probe")
 def test_probe(name: str) -> None:
     config = dict(chosen("probe", name)["probe"])
@@ -245,7 +162,9 @@ TRAIN_KEYS = {
     "batch_size",
     "micro_batch",
     "log_every",
+    "breakdown",
     "checkpoint_every",
+    "checkpoints",
 }
 
 
@@ -302,3 +221,47 @@ def test_experiment(name: str, preset: str | None) -> None:
         run_length(stage["train"], stage["probe"], IMAGES, 1)
         build(stage["optim"]["schedule"])
         steps(stage, model=model)
+
+
+PAPERS = ("worst_case_mi_cifar10", "urrl_cifar10", "acl_cifar10")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_papers_experiment_takes_two_steps_with_its_own_network(name: str) -> None:
+    config = chosen("experiment", name)
+    for arm in ordered(config["arms"]):
+        steps(pretrain_stage(config, arm, None), model=config["model"])
+
+
+PAIRS = [
+    ("urrl_cifar10", "simclr", "urrl"),
+    ("acl_cifar10", "simclr", "acl"),
+    ("compare_digits", "simclr_crops", "urrl"),
+    ("compare_digits", "mi", "worst_case_mi"),
+    ("compare_digits", "acl_off", "acl"),
+    ("compare_digits", "rocl_off", "rocl"),
+    ("compare_digits", "simclr", "tarrl"),
+    ("compare_digits", "simclr", "spectral"),
+]
+
+
+@pytest.mark.parametrize(("name", "off", "on"), PAIRS)
+def test_on_and_off_differ_in_the_term_alone(name: str, off: str, on: str) -> None:
+    """A method around another is off without it; one with a weight at weight 0; RoCL is
+    then SimCLR with RoCL's head, since at weight 0 it attacks all the same."""
+    arms = chosen("experiment", name)["arms"]
+    for part in ("views", "optim", "train", "teacher"):
+        assert arms[off][part] == arms[on][part], part
+    inside = arms[on]["objective"].get("base")
+    mine, theirs = (dict(arms[arm]["objective"]) for arm in (on, off))
+    if inside is not None:
+        assert inside == theirs
+    elif mine["_target_"] == theirs["_target_"]:
+        assert mine.pop("weight") > theirs.pop("weight") == 0
+        assert mine == theirs
+    else:
+        assert theirs["_target_"].endswith("SimCLR")
+        assert {key: mine[key] for key in theirs if key != "_target_"} == {
+            key: value for key, value in theirs.items() if key != "_target_"
+        }

@@ -98,7 +98,7 @@ def test_the_settings_that_it_goes_with_compose_and_draw_its_views(name: str) ->
     assert len(views) == len(made(name)[1].views)
 
 
-@pytest.mark.parametrize("name", [*METHODS, "README"])
+@pytest.mark.parametrize("name", [*METHODS, "README", "../comparison", "../../README"])
 def test_a_measured_table_has_the_arms_of_its_experiment(name: str) -> None:
     """And of terms all but the one that they are against."""
     for kind, experiment, body in _MEASURED.findall(page(name)):

@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,11 @@ from tests.composing import compose, names, steps, tiny_encoder, tiny_model
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/data.md", "docs/decisions.md"]
 PAGES += ["docs/strategies.md", "docs/mistakes.md", "cluster/README.md"]
-PAGES += ["docs/comparing.md", "docs/evaluation.md"]
+PAGES += ["docs/comparing.md", "docs/evaluation.md", "docs/finetuning.md"]
+PAGES += ["docs/comparison.md", "docs/evaluator.md"]
+PAGES += ["docs/sweeps.md", "docs/sweeps-stopping.md", "docs/checkpoints.md"]
+PAGES += ["docs/debugging.md", "docs/training.md"]
+PAGES += ["docs/doctor.md", "docs/images.md"]
 # A path of the tree, in backticks; NAME and CLASS stand for what a reader puts in.
 _PATH = re.compile(r"`((?:rrl_dist|configs|tests|docker|docs|cluster|\.ci)/[\w./-]*)`")
 _FILE = re.compile(r"`(Makefile|[A-Z]+\.md|[\w-]+\.toml)`")
@@ -61,8 +66,20 @@ def rrl_commands(page: str) -> list[list[str]]:
         words = shlex.split(line, comments=True)
         names = [word.rpartition("/")[2] for word in words]
         if "rrl" in names:
-            found.append(words[names.index("rrl") + 1 :])
+            found += submitted(words[names.index("rrl") + 1 :])
     return found
+
+
+def submitted(words: list[str]) -> list[list[str]]:
+    """Of `rrl submit SETTINGS COMMAND`, its own settings and the command, apart."""
+    if words[:1] != ["submit"]:
+        return [words]
+    bare = (i for i, w in enumerate(words[1:], 1) if "=" not in w and w[0] != "-")
+    first = next(bare, len(words))
+    own = [word for word in words[:first] if not word[0].isupper()]
+    command = words[first:] if words[first : first + 1] != ["COMMAND"] else []
+    is_command = command and command[0] in COMMANDS
+    return [own, [*command, "cluster=auto"]] if is_command else [own]
 
 
 @page
@@ -101,8 +118,12 @@ def test_every_command_composes(page: str) -> None:
         if name in ("COMMAND", "--help", "--version"):
             continue
         assert name in COMMANDS
+        if "--config-dir" in words:  # what that folder holds is the reader's own
+            words = words[: words.index("--config-dir")]
+            own = ("experiment=", "sweep=")
+            words = [word for word in words if not word.startswith(own)]
         options = {word for word in words if word.startswith("-")}
-        assert options <= {"--plan", "--help", "--multirun"}
+        assert options <= {"--plan", "--help", "--multirun", "--cluster"}
         # `rrl report demo` has words without "="; NAME stands for what a reader gives.
         overrides = [word for word in words if "=" in word and "NAME" not in word]
         if name == "evaluate":  # which takes a folder where others take an architecture
@@ -131,19 +152,28 @@ def test_every_pretraining_draws_the_views_that_its_method_reads(page: str) -> N
         check_views(objective, build(config["views"]))
 
 
-@page
-def test_every_setting_in_the_text_exists(page: str) -> None:
+@cache
+def settings() -> set[str]:
+    """Every group, and every setting of every file."""
     folders = [path for path in CONFIGS.rglob("*") if path.is_dir()]
     known = {path.relative_to(CONFIGS).as_posix() for path in folders}
     for command in COMMANDS:
         known |= set(keys(compose(command)))
-    for name in names("objective"):
-        known |= set(keys(compose("pretrain", f"objective={name}")))
+    for group in ("objective", "cluster", "strategy"):
+        for name in names(group):
+            known |= set(keys(compose("pretrain", f"{group}={name}")))
+    for name in names("suite"):
+        known |= set(keys(compose("evaluate", f"suite={name}")))
+    return known
+
+
+@page
+def test_every_setting_in_the_text_exists(page: str) -> None:
     named = re.findall(r"`([a-z][\w.]*)=[^`]*`", _FENCE.sub("", text(page)))
     for table in re.findall(r"^\| key \|.*\n((?:\|.*\n)*)", text(page), re.MULTILINE):
         cells = [row.split("|")[1] for row in table.splitlines()[1:]]
         named += [key for cell in cells for key in re.findall("`(.*?)`", cell)]
-    assert {key.replace("ARM", "deacl") for key in named} - known == set()
+    assert {key.replace("ARM", "deacl") for key in named} - settings() == set()
 
 
 def keys(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -165,10 +195,16 @@ def test_the_readme_has_the_three_commands_of_its_first_screen() -> None:
     assert "make demo" in text("README.md")
 
 
-def test_the_library_example_of_the_readme_runs() -> None:
-    (example,) = blocks("README.md", "python")
+def test_the_library_examples_of_the_readme_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    evaluated, attacked = blocks("README.md", "python")
     names: dict[str, object] = {}
-    exec(compile(example, "README.md", "exec"), names)  # our own page
+    exec(compile(evaluated, "README.md", "exec"), names)  # our own page
+    assert 0 <= names["robust_acc"] <= 1
+    assert (tmp_path / "runs/mine/results.json").is_file()
+    exec(compile(attacked, "README.md", "exec"), names)
     assert isinstance(names["x_adv"], torch.Tensor)
 
 

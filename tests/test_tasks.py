@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rrl_dist.core.errors import UserError
-from rrl_dist.tasks import Images, Part, cut_tasks
+from rrl_dist.tasks import Images, Part, attacked_split, cut_tasks
 from tests.training.stages import composed
 
 SEEN = [0, 1, 2, 3, 4, 5]
@@ -21,6 +21,20 @@ def test_without_tasks_there_is_no_part() -> None:
     whole = Part(None, composed()["data"])
     assert whole.entry("simclr") == "simclr"
     assert whole.read().keys() == {"train", "val", "test", "pretrain"}
+
+
+def test_test_images_are_not_read_where_others_are_attacked() -> None:
+    given = config({"seen": SEEN})
+    (seen,), whole = cut_tasks(given), Part(None, given["data"])
+    assert whole.read(attacked="val").keys() == {"train", "val", "pretrain"}
+    assert seen.read(attacked="val").keys() == {"train", "val"}
+
+
+def test_only_test_and_validation_images_can_be_attacked() -> None:
+    assert attacked_split(composed()) == "test"
+    assert attacked_split({"evaluate": {"split": "val"}}) == "val"
+    with pytest.raises(UserError, match=r"^evaluate\.split=train; choose test or val$"):
+        attacked_split({"evaluate": {"split": "train"}})
 
 
 def test_a_task_holds_its_classes_relabelled_whatever_pretraining_sees() -> None:

@@ -7,10 +7,12 @@ from rrl_dist.attacks.calls import Details, autoattack, pgd
 from rrl_dist.attacks.fab import FAB
 from rrl_dist.attacks.feature import FeatureAttack
 from rrl_dist.attacks.l1 import L1
+from rrl_dist.attacks.momentum import MIFGSM
 from rrl_dist.attacks.projected_gradient import PGD
 from rrl_dist.attacks.result import Attack, Attacked
 from rrl_dist.attacks.search import Search
 from rrl_dist.attacks.square import Square
+from rrl_dist.attacks.transfer import Transfer, TransferMatrix, transfer_matrix
 from rrl_dist.attacks.versions import AutoAttack
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "FAB",
     "L1",
     "L2",
+    "MIFGSM",
     "PGD",
     "Attack",
     "Attacked",
@@ -28,7 +31,10 @@ __all__ = [
     "Linf",
     "Search",
     "Square",
+    "Transfer",
+    "TransferMatrix",
     "ascend",
     "autoattack",
     "pgd",
+    "transfer_matrix",
 ]

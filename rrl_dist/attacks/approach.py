@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rrl_dist.attacks.balls import Ball, as_column
-from rrl_dist.attacks.margins import logit_margin, misclassified
+from rrl_dist.attacks.margins import logit_margin
 from rrl_dist.attacks.trials import Samples
 
 
@@ -60,11 +60,11 @@ class Approach(NamedTuple):
             queries=zero,
         )
 
-    def visited(self, logits: Tensor, ball: Ball) -> "Approach":
-        """After a visit of x, with its logits [M, K]."""
+    def visited(self, logits: Tensor, wrong: Tensor, ball: Ball) -> "Approach":
+        """After a visit of x, with its logits [M, K], and whether they are wrong."""
         distance = ball.distance(self.x, self.center)
         margin = logit_margin(logits, self.y).nan_to_num(nan=-torch.inf)
-        nearer = misclassified(logits, self.y) & (distance < self.distance)
+        nearer = wrong & (distance < self.distance)
         inside = nearer & (distance <= ball.eps)
         return self._replace(
             near=torch.where(as_column(nearer, self.x), self.x, self.near),

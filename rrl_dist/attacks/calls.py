@@ -1,5 +1,6 @@
 """AutoAttack and PGD as one call, for any model and without a configuration."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Literal, overload
 
@@ -7,6 +8,8 @@ from torch import Tensor, nn
 
 from rrl_dist.attacks.balls import Ball
 from rrl_dist.attacks.cascade import Stage
+from rrl_dist.attacks.checks import check_ball, check_device
+from rrl_dist.attacks.micro_batches import size_for
 from rrl_dist.attacks.projected_gradient import PGD
 from rrl_dist.attacks.versions import AutoAttack
 
@@ -75,10 +78,11 @@ def autoattack(
         x: [N, C, H, W] float32 in [0, 1].
         y: [N] int64 labels.
         ball: the threat model, such as `Linf(8 / 255)`.
-        version: "standard" or "plus".
+        version: "standard", "plus" or "rand".
         seed: of all draws.
-        batch_size: images of every call of the model; what is found depends on it by
-            rounding alone, and on nothing else about the call.
+        batch_size: images of every call of the model on an accelerator; what is found
+            depends on it by rounding alone. On a CPU calls are of 32 images whatever it
+            is, so that what is found does not depend on it at all.
         index: [N] int64, which samples these are, for their draws; 0 to N - 1 if None.
         in_turn: the authors' schedule.
         details: whether to tell what each component did.
@@ -89,8 +93,12 @@ def autoattack(
     Raises:
         UserError: the inputs or the model's logits are not usable.
     """
+    check_ball(ball)
+    check_device(model, x)
+    _tell_mode(model)
+    size = size_for(batch_size, x.device)
     attack = AutoAttack(
-        version=version, ball=ball, seed=seed, micro_batch=batch_size, in_turn=in_turn
+        version=version, ball=ball, seed=seed, micro_batch=size, in_turn=in_turn
     )
     found, stages = attack.stages(model, x, y, index)
     if not details:
@@ -128,6 +136,9 @@ def pgd(
     Raises:
         UserError: the inputs or the model's logits are not usable.
     """
+    check_ball(ball)
+    check_device(model, x)
+    _tell_mode(model)
     attack = PGD(
         ball=ball,
         steps=steps,
@@ -135,6 +146,19 @@ def pgd(
         restarts=restarts,
         random_start=True,
         seed=seed,
-        micro_batch=batch_size,
+        micro_batch=size_for(batch_size, x.device),
     )
     return attack(model, x, y, index)
+
+
+def _tell_mode(model: nn.Module) -> None:
+    """Whoever forgot `model.eval()` should know what was attacked. Of any module, since
+    one of their own may answer otherwise while it is trained, too."""
+    for name, module in model.named_modules():
+        if module.training:
+            warnings.warn(
+                f"{name or 'the model'} is in train mode; the model is attacked in "
+                "eval mode, and given back as it was",
+                stacklevel=3,
+            )
+            return

@@ -1,8 +1,11 @@
 """What attacks refuse, each in one line."""
 
-import torch
-from torch import Tensor
+from itertools import chain
 
+import torch
+from torch import Tensor, nn
+
+from rrl_dist.attacks.balls import Ball
 from rrl_dist.core.errors import UserError
 
 
@@ -17,8 +20,33 @@ def check_counts(**counts: int) -> None:
             raise UserError(f"attack has {name}={count}; set it to 1 or more")
 
 
+def check_ball(ball: object) -> None:
+    """A threat model is a norm and a radius.
+
+    Raises:
+        UserError: if it is anything else, such as the radius alone.
+    """
+    if not isinstance(ball, Ball):
+        raise UserError(f"ball={ball!r} names no norm; write it as Linf(8 / 255)")
+
+
+def check_device(model: nn.Module, x: Tensor) -> None:
+    """The model must be where the images are; parts of it may be elsewhere, since a
+    model of several devices is its author's to feed.
+
+    Raises:
+        UserError: if no part of it is there.
+    """
+    found = [each.device for each in chain(model.parameters(), model.buffers())]
+    if found and x.device not in found:
+        raise UserError(
+            f"the model is on {found[0]} and the images on {x.device}; "
+            "move one to the other"
+        )
+
+
 def check_inputs(x: Tensor, y: Tensor, index: Tensor) -> None:
-    """Images [N, ...] float32 in [0, 1]; labels and index [N] int64.
+    """Images [N, ...] float32 in [0, 1]; labels and index [N] int64, on their device.
 
     Raises:
         UserError: if they are anything else.
@@ -29,6 +57,11 @@ def check_inputs(x: Tensor, y: Tensor, index: Tensor) -> None:
             found = f"{column.dtype} of shape {tuple(column.shape)}"
             raise UserError(
                 f"{name}: {found} for {len(x)} images; give int64 of shape ({len(x)},)"
+            )
+        if column.device != x.device:
+            raise UserError(
+                f"{name}: on {column.device}, and the images on {x.device}; "
+                "move one to the other"
             )
 
 
@@ -54,7 +87,7 @@ def check_logits(logits: object, count: int) -> Tensor:
         UserError: if it is anything else.
     """
     if not isinstance(logits, Tensor):
-        found = type(logits).__name__
+        found = f"a {type(logits).__name__}"
     elif logits.ndim != 2 or len(logits) != count:
         found = f"shape {tuple(logits.shape)}"
     else:
@@ -76,4 +109,27 @@ def check_classes(y: Tensor, classes: int) -> None:
         raise UserError(
             f"label {int(outside[0])} with a model of {classes} classes; "
             f"give labels 0 to {classes - 1}"
+        )
+
+
+def are_probabilities(logits: Tensor) -> bool:
+    """Whether all rows of [N, K] are between 0 and 1 and add up to 1: of logits they
+    are by chance only where there is one class, or one image."""
+    if logits.shape[1] < 2 or len(logits) == 0:
+        return False
+    adds_up = (logits.sum(1) - 1).abs() < 1e-3  # far above half precision's rounding
+    return bool(((logits >= 0).all(1) & adds_up).all())
+
+
+def check_no_probabilities(logits: Tensor) -> None:
+    """Logits [N, K] must not be the outputs of a softmax, whose gradients vanish where
+    a model is sure: attacks would find it more robust than it is.
+
+    Raises:
+        UserError: if they look like that.
+    """
+    if are_probabilities(logits):
+        raise UserError(
+            "the model returns probabilities, behind which gradients vanish; "
+            "let it return what goes into its softmax"
         )

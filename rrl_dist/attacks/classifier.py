@@ -1,31 +1,57 @@
 """The model as an attack sees it."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from rrl_dist.attacks.checks import check_classes, check_logits
+from rrl_dist.attacks.checks import (
+    check_classes,
+    check_logits,
+    check_no_probabilities,
+)
+from rrl_dist.attacks.margins import logit_margin, misclassified
+from rrl_dist.attacks.twin import faster
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.modes import evaluating, frozen
 
+# Where an answer is in doubt: this often the difference that a copy was seen to have,
+# and at least some roundings of float32, as shares of the gap from the smallest to the
+# largest logit, or of the largest that was seen.
+DOUBT, LEAST_DOUBT = 8, 1e-6
+
 
 class Classifier:
-    """Calls a model and remembers what was wrong with its logits."""
+    """Calls a model and remembers what was wrong with its logits.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: images [N, ...] -> logits [N, K].
+        size: images of every call of the model; None for as many as there are.
+    """
+
+    def __init__(self, model: nn.Module, size: int | None = None) -> None:
         self._model = model
+        self._size = size
+        self._dtype = _half(model)
+        # Of a copy: the model itself, and within which margin it is asked.
+        self._original: Classifier | None = None
+        self._doubt, self._scale = 0.0, 0.0
         self._nan: Tensor | None = None
+        self._infinite: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x: [N, ...] images -> [N, K] float32 logits.
+        """x: [N, ...] images, N a multiple of the size -> [N, K] float32 logits.
 
         Raises:
             UserError: if that is not what the model returns, or if the logits have no
                 graph although x has one.
         """
-        logits = check_logits(self._model(x), len(x)).float()
+        parts = torch.split(x, self._size or max(len(x), 1))
+        answers = [check_logits(self._model(self._as_its(p)), len(p)) for p in parts]
+        answers = [logits.float() for logits in answers]
+        logits = answers[0] if len(answers) == 1 else torch.cat(answers)
         if x.requires_grad and not logits.requires_grad:
             raise UserError(
                 "the model's logits carry no gradient to the images, so any gradient "
@@ -35,33 +61,87 @@ class Classifier:
         self._nan = nan if self._nan is None else self._nan | nan
         return logits
 
+    def _as_its(self, x: Tensor) -> Tensor:
+        return x if self._dtype is None else x.to(self._dtype)
+
     def clean(self, x: Tensor, y: Tensor) -> Tensor:
         """As a call; labels y: [N] are held against the number of classes, too.
 
         Raises:
-            UserError: as a call, or if a label has no logit.
+            UserError: as a call, if a label has no logit, or if the logits have been
+                through a softmax.
         """
         logits = self(x)
         check_classes(y, logits.shape[1])
+        check_no_probabilities(logits)
+        infinite = logits.detach().isinf().any()
+        held = self._infinite
+        self._infinite = infinite if held is None else held | infinite
         return logits
+
+    def wrong(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+        """[N] bool, whether the answers at x: [N, ...] are wrong, given the logits
+        [N, K] of a call and labels [N]. A copy asks the model itself where rounding
+        could turn its answer."""
+        answers = misclassified(logits, y)
+        if self._original is None:
+            return answers
+        size = (logits.amax(1) - logits.amin(1)).clamp_min(self._scale)
+        doubt = logit_margin(logits, y).abs() <= self._doubt * size
+        if not bool(doubt.any()):
+            return answers
+        return torch.where(doubt, misclassified(self._original(x), y), answers)
+
+    def sooner(self, like: Tensor) -> "Classifier":
+        """One that answers the same sooner, for images as `like` [M, ...]; or this."""
+        shape = torch.Size([self._size or len(like), *like.shape[1:]])
+        twin = faster(self._model, shape, like.device)
+        if twin.module is self._model:
+            return self
+        found = Classifier(twin.module, self._size)
+        found._original = self
+        found._doubt, found._scale = max(DOUBT * twin.off, LEAST_DOUBT), twin.scale
+        return found
 
     def verify(self) -> None:
         """To be called once at the end: reading a flag makes the host wait.
 
         Raises:
             UserError: if any logit was NaN.
+
+        Warns:
+            UserWarning: if a clean image's logit was infinite.
         """
         if self._nan is not None and bool(self._nan):
             raise UserError(
                 "the model returned NaN logits; check its weights and its precision"
             )
+        if self._infinite is not None and bool(self._infinite):
+            # Not refused: attacks that need no gradient still judge such images.
+            warnings.warn(
+                "the model returned infinite logits, where gradients may vanish; "
+                "check its weights and its precision",
+                stacklevel=2,
+            )
+
+
+def _half(model: nn.Module) -> torch.dtype | None:
+    """The type of all its weights, if that is one of half precision, which takes images
+    of no other."""
+    types = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if len(types) == 1 and types <= {torch.float16, torch.bfloat16}:
+        return types.pop()
+    return None
 
 
 @contextmanager
-def borrowed(model: nn.Module) -> Iterator[Classifier]:
+def borrowed(model: nn.Module, size: int | None = None) -> Iterator[Classifier]:
     """The model in eval mode without parameter gradients; given back as it was.
 
     Inside, no graph is built unless asked for, whatever the caller's grad mode.
+
+    Args:
+        model, size: see `Classifier`.
 
     Raises:
         UserError: at the end, if it returned NaN.
@@ -73,6 +153,6 @@ def borrowed(model: nn.Module) -> Iterator[Classifier]:
         frozen(model),
         evaluating(model),
     ):
-        classifier = Classifier(model)
+        classifier = Classifier(model, size)
         yield classifier
         classifier.verify()

@@ -100,7 +100,7 @@ class Climb(NamedTuple):
             queries=zero,
         )
 
-    def moved(self, ball: Ball) -> Tensor:
+    def moved(self, ball: Ball, steps: int) -> Tensor:
         """The next iterate, eqs. 2 and 3 of the paper; x itself at the first visit."""
         step = as_column(self.step_size, self.x) * ball.steepest(self.grad)
         goal = ball.project(self.x + step, self.center)
@@ -111,8 +111,21 @@ class Climb(NamedTuple):
         next_x = ball.project(self.x + share * (goal - self.x) + inertia, self.center)
         return torch.where(as_column(self.steps < 0, self.x), self.x, next_x)
 
-    def at(self, x: Tensor, value: Tensor, grad: Tensor) -> "Climb":
+    def after(
+        self, x: Tensor, value: Tensor, grad: Tensor, ball: Ball, steps: int
+    ) -> "Climb":
         """After a visit to x."""
+        ends = torch.zeros(steps + 1, dtype=torch.int64, device=x.device)
+        done = 0
+        for length in intervals(steps):
+            done += length
+            ends[done] = length
+        state = self.at(x, value, grad)
+        state = state.checkpoint(ends[state.steps.clamp_max(steps)])
+        return state._replace(done=state.steps >= steps)
+
+    def at(self, x: Tensor, value: Tensor, grad: Tensor) -> "Climb":
+        """Notes a visit to x."""
         first = self.steps < 0
         higher = first | (value > self.top_value)
         pick = as_column(higher, x)
@@ -127,7 +140,6 @@ class Climb(NamedTuple):
             checked=torch.where(first, value, self.checked),
             rises=self.rises + (~first & (value > self.value)),
             steps=self.steps + 1,
-            queries=self.queries + 1,
         )
 
     def checkpoint(self, lengths: Tensor) -> "Climb":
@@ -148,8 +160,8 @@ class Climb(NamedTuple):
             rises=torch.where(ends, 0, self.rises),
         )
 
-    def offered(self, x: Tensor, score: Tensor, wrong: Tensor) -> "Climb":
-        """Keep the stronger image of `best` and x."""
+    def offered(self, x: Tensor, score: Tensor, wrong: Tensor, steps: int) -> "Climb":
+        """Keep the stronger image of `best` and x; to be told before `after`."""
         best, score, wrong = Best(self.best, self.score, self.wrong).offer(
             x, score, wrong
         )

@@ -25,6 +25,7 @@ from rrl_dist.attacks.classifier import Classifier, borrowed
 from rrl_dist.attacks.hyperplane import DUAL_ORDER, Hyperplane
 from rrl_dist.attacks.margins import misclassified, ranked_class
 from rrl_dist.attacks.micro_batches import in_micro_batches
+from rrl_dist.attacks.passes import Passes
 from rrl_dist.attacks.result import Attacked
 from rrl_dist.attacks.trial_attack import attack_in_trials
 from rrl_dist.attacks.trials import Packing, Samples
@@ -112,6 +113,11 @@ class FAB:
         """Of each sample, with a model of so many classes; none without another."""
         return self.restarts * self._targets(classes) if classes > 1 else 0
 
+    def cost(self, classes: int) -> Passes:
+        """See `rrl_dist.attacks.passes.Costed`."""
+        steps = self.trials(classes) * self.steps
+        return Passes(2 * steps, steps * (classes if self.targets is None else 1))
+
     def _targets(self, classes: int) -> int:
         return 1 if self.targets is None else min(self.targets, classes - 1)
 
@@ -135,12 +141,14 @@ class FAB:
         """See `trials.Method`: a move over the boundary, and a step back if it led to a
         wrong image."""
         logits, plane = self._boundary(classifier, state)
-        state = state.visited(logits, self.ball)
+        wrong = classifier.wrong(state.x, logits, state.y)
+        state = state.visited(logits, wrong, self.ball)
         state = state._replace(x=self._moved(plane, state))
         # Without a graph: most rows step back, to where another gradient is needed.
         logits = classifier(state.x)
-        state = state.visited(logits, self.ball)
-        back = as_column(misclassified(logits, state.y), state.x)
+        wrong = classifier.wrong(state.x, logits, state.y)
+        state = state.visited(logits, wrong, self.ball)
+        back = as_column(wrong, state.x)
         nearer = state.center + self.beta * (state.x - state.center)
         x = torch.where(back, nearer, state.x)
         steps = state.steps + 1

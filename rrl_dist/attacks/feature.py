@@ -16,6 +16,7 @@ from rrl_dist.attacks.balls import Ball
 from rrl_dist.attacks.checks import check_counts, check_inputs
 from rrl_dist.attacks.classifier import borrowed
 from rrl_dist.attacks.micro_batches import in_micro_batches
+from rrl_dist.attacks.passes import Passes
 from rrl_dist.attacks.result import Attacked, Best
 from rrl_dist.core.errors import UserError
 
@@ -84,8 +85,12 @@ class FeatureAttack:
             attack = partial(self._attack, features)
             (x_adv,) = in_micro_batches(attack, x, index, size=self.micro_batch)
             features.verify()
-        queries = 1 + self.restarts * (self.steps + 1)
-        return Attacked(x_adv, torch.full_like(y, queries))
+        return Attacked(x_adv, torch.full_like(y, self.cost(0).forward))
+
+    def cost(self, classes: int) -> Passes:
+        """See `rrl_dist.attacks.passes.Costed`."""
+        forward = 1 + self.restarts * (self.steps + 1)
+        return Passes(forward, self.restarts * self.steps)
 
     def _attack(self, features: "_Features", x: Tensor, index: Tensor) -> tuple[Tensor]:
         """One micro-batch, all restarts."""

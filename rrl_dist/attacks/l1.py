@@ -14,7 +14,10 @@ from torch import Tensor
 from rrl_dist.attacks.balls import Ball, add_inward, as_column
 from rrl_dist.core.randomness import Key, uniform
 
-HALVINGS = 60  # of the search for a threshold: beyond float64's resolution
+# Rounds of the search for a threshold: every third one halves what is left, so that
+# float64 has no more to give after so many. Most rows are done after ten.
+ROUNDS = 180
+CLOSE = 1e-12  # share of the radius that a row may lack when its search ends
 
 
 class L1(Ball):
@@ -23,29 +26,9 @@ class L1(Ball):
     norm = "l1"
 
     def project(self, x: Tensor, center: Tensor) -> Tensor:
-        """Nearest point of the intersection of ball and [0, 1]; see `Ball.project`.
-
-        With d = x - center and r the room of a pixel in the direction of its d, it is
-        center + sign(d) min(max(|d| - t, 0), r), with the least t >= 0 for which that
-        is in the ball.
-        """
-        if self.eps == 0:
-            return center.clone()
-        delta = (x - center).double()
-        size, room = delta.abs(), torch.where(delta > 0, 1 - center.double(), center)
-        size, room = size.flatten(1), room.double().flatten(1)
-        low = torch.zeros(len(x), 1, dtype=torch.float64, device=x.device)
-        high = size.amax(1, keepdim=True)
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            outside = _kept(size, room, middle).sum(1, keepdim=True) > self.eps
-            low = torch.where(outside, middle, low)
-            high = torch.where(outside, high, middle)
-        inside = _kept(size, room, low).sum(1, keepdim=True) <= self.eps
-        threshold = torch.where(inside, low, high)
-        moved = _kept(size, room, threshold).reshape(delta.shape) * delta.sign()
-        # Each pixel towards the center: all at once might each gain half a rounding.
-        return add_inward(center, moved.to(x.dtype)).clamp(0, 1)
+        """Nearest point of the intersection of ball and [0, 1]; see `Ball.project`."""
+        radius = torch.full(x.shape[:1], self.eps, device=x.device)
+        return project(x, center, radius.double())
 
     def steepest(self, grad: Tensor) -> Tensor:
         """One pixel, that of the largest gradient; of equal ones the first."""
@@ -84,6 +67,59 @@ class L1(Ball):
         size = -torch.log1p(-u)
         size = size / size.sum(1, keepdim=True)
         return torch.where(signs, -size, size).reshape(center.shape).to(center.dtype)
+
+
+def project(x: Tensor, center: Tensor, radius: Tensor) -> Tensor:
+    """Nearest point of the intersection of [0, 1] and each row's own ball.
+
+    With d = x - center and r the room of a pixel in the direction of its d, it is
+    center + sign(d) min(max(|d| - t, 0), r), with the least t >= 0 for which that is in
+    the ball.
+
+    Args:
+        x: [N, ...] finite images, anywhere.
+        center: [N, ...] in [0, 1].
+        radius: [N] float64, >= 0.
+
+    Returns:
+        [N, ...]; `center` to the last bit where the radius is 0.
+    """
+    delta = (x - center).double()
+    own = center.double()
+    size, room = delta.abs(), torch.where(delta > 0, 1 - own, own)
+    size, room = size.flatten(1), room.flatten(1)
+    threshold = _threshold(size, room, radius[:, None])
+    moved = _kept(size, room, threshold).reshape(delta.shape) * delta.sign()
+    # Each pixel towards the center: all at once might each gain half a rounding.
+    return add_inward(center, moved.to(x.dtype)).clamp(0, 1)
+
+
+def _threshold(size: Tensor, room: Tensor, radius: Tensor) -> Tensor:
+    """[N, 1]: what is taken from every pixel's move.
+
+    The sum of moves falls with it along straight pieces, so a Newton step ends at the
+    zero once it is on the right piece; before that it may leave the bracket, and half
+    of the bracket is taken instead.
+    """
+    low = torch.zeros_like(radius)
+    high = size.amax(1, keepdim=True)
+    here = low
+    for number in range(ROUNDS):
+        kept = _kept(size, room, here)
+        over = kept.sum(1, keepdim=True) - radius
+        pieces = ((kept > 0) & (kept < room)).sum(1, keepdim=True)
+        low = torch.where(over > 0, here, low)
+        high = torch.where(over > 0, high, here)
+        # A row that is done stays as it is, whatever others still need.
+        done = (low >= high) | ((over <= 0) & (over >= -CLOSE * radius))
+        if bool(done.all()):
+            break
+        # A little inside: the zero itself may be rounded to the far side.
+        newton = here + (over + CLOSE / 2 * radius) / pieces.clamp_min(1)
+        outside = (newton <= low) | (newton >= high) | (number % 3 == 2)
+        here = torch.where(outside, (low + high) / 2, newton)
+        here = torch.where(done, high, here)
+    return high
 
 
 def _kept(size: Tensor, room: Tensor, threshold: Tensor) -> Tensor:

@@ -10,6 +10,31 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from rrl_dist.attacks.checks import check_counts
+
+# On a CPU more images a call gain no speed, and fewer leave less to be filled up; with
+# fewer, though, torch's kernels begin to round by place: matrix products below 16 rows,
+# sigmoids where their elements are no multiple of 32.
+ON_CPU, ELSEWHERE = 32, 256
+
+
+def call_size(device: torch.device, wanted: int | None = None) -> int:
+    """Images of every call of a model on that device, as `wanted` or as is usual."""
+    if wanted is not None:
+        return wanted
+    return ON_CPU if device.type == "cpu" else ELSEWHERE
+
+
+def size_for(batch_size: int, device: torch.device) -> int:
+    """Images of every call of a model for a caller's batch size. On a CPU it is one
+    number whatever is asked for, so that what is found does not depend on it.
+
+    Raises:
+        UserError: if it is below 1.
+    """
+    check_counts(batch_size=batch_size)
+    return call_size(device, None if device.type == "cpu" else batch_size)
+
 
 def in_micro_batches(
     function: Callable[..., tuple[Tensor, ...]], *columns: Tensor, size: int

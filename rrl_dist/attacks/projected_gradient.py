@@ -15,6 +15,7 @@ from rrl_dist.attacks.checks import check_counts, check_inputs
 from rrl_dist.attacks.classifier import Classifier, borrowed
 from rrl_dist.attacks.margins import cross_entropy, misclassified
 from rrl_dist.attacks.micro_batches import in_micro_batches
+from rrl_dist.attacks.passes import Passes
 from rrl_dist.attacks.result import Attacked, Best
 from rrl_dist.core.errors import UserError
 
@@ -85,8 +86,12 @@ class PGD:
         with borrowed(model) as classifier:
             attack = partial(self._attack, classifier)
             (x_adv,) = in_micro_batches(attack, x, y, index, size=self.micro_batch)
-        queries = 1 + self.restarts * (self.steps + 1)
-        return Attacked(x_adv, torch.full_like(y, queries))
+        return Attacked(x_adv, torch.full_like(y, self.cost(0).forward))
+
+    def cost(self, classes: int) -> Passes:
+        """See `rrl_dist.attacks.passes.Costed`."""
+        forward = 1 + self.restarts * (self.steps + 1)
+        return Passes(forward, self.restarts * self.steps)
 
     def _attack(
         self, classifier: Classifier, x: Tensor, y: Tensor, index: Tensor

@@ -1,7 +1,7 @@
 """What an attack is, what it gives back, and which image it keeps."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,18 @@ class Attack(Protocol):
         self, model: nn.Module, x: Tensor, y: Tensor, index: Tensor | None = None
     ) -> Tensor:
         """`run(...).x_adv`."""
+
+
+@runtime_checkable
+class Particular(Protocol):
+    """An attack that does not take images of every shape."""
+
+    def check_shape(self, x: Tensor) -> None:
+        """Images [N, ...].
+
+        Raises:
+            UserError: if it cannot attack them.
+        """
 
 
 class Best(NamedTuple):

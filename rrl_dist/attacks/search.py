@@ -23,6 +23,7 @@ from rrl_dist.attacks.checks import check_counts, check_inputs
 from rrl_dist.attacks.classifier import Classifier, borrowed
 from rrl_dist.attacks.margins import logit_margin, misclassified
 from rrl_dist.attacks.micro_batches import in_micro_batches
+from rrl_dist.attacks.passes import Passes
 from rrl_dist.attacks.result import Attacked
 from rrl_dist.core.errors import UserError
 
@@ -116,7 +117,11 @@ class Search:
         with borrowed(model) as classifier:
             search = partial(self._search, classifier)
             (x_adv,) = in_micro_batches(search, x, y, index, size=self.micro_batch)
-        return Attacked(x_adv, torch.full_like(y, 2 + self.steps))
+        return Attacked(x_adv, torch.full_like(y, self.cost(0).forward))
+
+    def cost(self, classes: int) -> Passes:
+        """See `rrl_dist.attacks.passes.Costed`."""
+        return Passes(2 + self.steps, self.steps)
 
     def _search(
         self, classifier: Classifier, x: Tensor, y: Tensor, index: Tensor

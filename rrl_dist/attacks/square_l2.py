@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rrl_dist.attacks.balls import L2, as_column
-from rrl_dist.attacks.bumps import bumps, tiled
-from rrl_dist.attacks.windows import Draw, Sizes, Window, signs, window_side
+from rrl_dist.attacks.bumps import Move, Profile, column, tiled
+from rrl_dist.attacks.windows import Draw, Sizes, odd_window_side
 
+BUMPS = Profile(power=2, order=2)  # section 3.4
 _TINY = 1e-12  # the authors' code: keeps windows without a change from a division by 0
 _HALF_ULP = 2.0**-25  # how far rounding moves a pixel in [0, 1], in float32
 _SUMS = 2e-6  # how much of a length its sum's rounding may lose
@@ -26,50 +27,42 @@ class L2Proposals:
     ball: L2
 
     def side(self, share: float, height: int, width: int) -> int:
-        """Odd, but for a window as large as the image."""
-        side = window_side(share, height, width, smallest=3)
-        return min(side + (side + 1) % 2, height, width)
+        return odd_window_side(share, height, width)
 
     def frame(self, center: Tensor) -> Tensor:
         return center[:, None]
 
     def first(self, frame: Tensor, draw: Draw) -> Tensor:
         center = frame[:, 0]
-        delta = tiled(center.shape, draw, power=2)
+        delta = tiled(center.shape, draw, BUMPS)
         length = _per_channel(delta.square()).sum(1).sqrt()
         scale = as_column(self.ball.eps / length, delta)
         return self.ball.project(center + delta * scale, center)
 
     def next(self, frame: Tensor, best: Tensor, sizes: Sizes, draw: Draw) -> Tensor:
-        channels, height, width = best.shape[1:]
-        u, side = draw(5 + channels), sizes.of_rows()
-        to = Window.at(u[:, 0:2], side, height, width)
-        source = Window.at(u[:, 2:4], side, height, width)
-        pattern = bumps(to, sizes, turned=u[:, 4] < 0.5, power=2)
-        pattern = pattern * signs(_column(u[:, 5:]))
         center = frame[:, 0]
-        moved = self._moved(best - center, to.inside, source.inside, pattern)
-        return (center + moved).clamp(0, 1)
+        move = Move.drawn(best.shape, sizes, draw, BUMPS)
+        return (center + self._moved(best - center, move)).clamp(0, 1)
 
-    def _moved(
-        self, delta: Tensor, to: Tensor, source: Tensor, pattern: Tensor
-    ) -> Tensor:
+    def _moved(self, delta: Tensor, move: Move) -> Tensor:
         """The change with the length of both windows, and with what it lacks of eps, in
         the window `to`, where its old shape and the pattern count alike."""
         # As numbers: a product with a truth value would be converted each time.
-        into, either = to.to(delta.dtype), (to | source).to(delta.dtype)
+        into, either = (
+            inside.to(delta.dtype) for inside in (move.to, move.to | move.source)
+        )
         squares, reach = delta.square(), self._reach(delta)
         whole = _per_channel(squares).sum(1, keepdim=True)
         both = _per_channel(squares * either)
         old = _per_channel(squares * into).sqrt()
-        shape = delta * into / _column(old + _TINY) + pattern
+        shape = delta * into / column(old + _TINY) + move.pattern
         length = _per_channel(shape.square()).sqrt()
         lacks = (reach**2 - whole).clamp_min(0)
         room = (both + lacks / delta.shape[1]).sqrt()
         # Below 1 where roundings have taken the change out of reach.
         scale = (reach / (whole.sqrt() + _TINY)).clamp_max(1)
-        kept = delta * ((1 - either) * _column(scale))
-        return kept + shape * _column(scale * room / (length + _TINY))
+        kept = delta * ((1 - either) * column(scale))
+        return kept + shape * column(scale * room / (length + _TINY))
 
     def _reach(self, delta: Tensor) -> float:
         """eps, less what the rounding of changed pixels can add to a length; cheaper
@@ -81,8 +74,3 @@ class L2Proposals:
 def _per_channel(image: Tensor) -> Tensor:
     """[M, C, H, W] -> [M, C] sums."""
     return image.flatten(2).sum(2)
-
-
-def _column(channels: Tensor) -> Tensor:
-    """[M, C] -> [M, C, 1, 1]."""
-    return channels[:, :, None, None]

@@ -1,18 +1,20 @@
 """An attack of trials as a whole: what is wrong already, then trials of the rest."""
 
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from rrl_dist.attacks.balls import Ball
+from rrl_dist.attacks.board import Board
 from rrl_dist.attacks.checks import check_inputs
 from rrl_dist.attacks.classifier import Classifier, borrowed
 from rrl_dist.attacks.margins import misclassified
 from rrl_dist.attacks.micro_batches import in_micro_batches
 from rrl_dist.attacks.result import Attacked
-from rrl_dist.attacks.trials import Method, Packing, Samples, run_trials
+from rrl_dist.attacks.seats import Seats
+from rrl_dist.attacks.trials import LooksAhead, Method, Outcome, Packing, Samples
 
 
 class Attack(Method, Protocol):
@@ -47,13 +49,15 @@ def attack_in_trials(
     check_inputs(x, y, index)
     if method.ball.eps == 0 or len(x) == 0:
         return Attacked(x.detach().clone(), torch.zeros_like(y))
-    with borrowed(model) as classifier:
+    with borrowed(model, packing.size) as classifier:
         clean = partial(_clean_logits, classifier)
         (logits,) = in_micro_batches(clean, x, y, size=packing.size)
         alive = (~misclassified(logits, y)).nonzero()[:, 0]
         samples = Samples(x.detach(), y, index, logits).rows(alive)
         trials = method.trials(logits.shape[1])
-        found = run_trials(method, classifier, samples, trials=trials, packing=packing)
+        called = classifier.sooner(x) if len(alive) else classifier
+        found = run_trials(method, called, samples, trials=trials, packing=packing)
+        called.verify()
     # A copy in one layout, whatever the caller's.
     x_adv, queries = (
         x.detach().clone(memory_format=torch.contiguous_format),
@@ -62,6 +66,42 @@ def attack_in_trials(
     x_adv[alive] = found.x
     queries[alive] += found.queries
     return Attacked(x_adv, queries)
+
+
+def run_trials(
+    method: Method,
+    classifier: Classifier,
+    samples: Samples,
+    *,
+    trials: int,
+    packing: Packing,
+) -> Outcome:
+    """All trials of all samples, until each is broken or has none left.
+
+    Args:
+        method: the attack.
+        classifier: the model, borrowed.
+        samples: N rows; the model is right about them.
+        trials: of each sample.
+        packing: how they are put into micro-batches.
+    """
+    if len(samples.x) == 0:
+        none = torch.zeros_like(samples.y)
+        return Outcome(samples.x.clone(), none.bool(), none)
+    board = Board(samples, trials)
+    seats = Seats(board, packing)
+    state: Any = None
+    while seats.fill():
+        state = seats.seated(method, state)
+        ahead = seats.ahead() if isinstance(method, LooksAhead) else None
+        if ahead is not None and isinstance(method, LooksAhead):
+            state = method.step_ahead(classifier, state, *ahead)
+        else:
+            state = method.step(classifier, state)
+        ended = state.done if packing.in_turn else state.done | state.wrong
+        for row, sample, number in seats.leave(ended.tolist()):
+            board.record(sample, number, row, state)
+    return board.outcome()
 
 
 def _clean_logits(classifier: Classifier, x: Tensor, y: Tensor) -> tuple[Tensor]:

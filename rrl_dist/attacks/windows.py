@@ -96,6 +96,12 @@ def window_side(share: float, height: int, width: int, smallest: int) -> int:
     return min(max(side, smallest), height, width)
 
 
+def odd_window_side(share: float, height: int, width: int) -> int:
+    """As `window_side`, at least 3 and odd, but for a window as large as the image."""
+    side = window_side(share, height, width, smallest=3)
+    return min(side + (side + 1) % 2, height, width)
+
+
 def halved(share: float, times: int) -> Sequence[float]:
     """share, share / 2, ... share / 2**times."""
     return [share / 2**time for time in range(times + 1)]

@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,19 +16,19 @@ from rrl_dist.cli.arguments import multirun_last
 from rrl_dist.cli.overrides import check_overrides
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.interrupts import interrupt
+from rrl_dist.evaluate.suites import CONFIGS
+from rrl_dist.training.checkpoint_folders import absolute_copies, check_copies
 from rrl_dist.training.cluster import session
 from rrl_dist.training.journal import TrainingDivergedError
 from rrl_dist.training.nodes import check_nodes
 
 Command = Callable[[dict[str, Any], str], None]
 
-_PACKAGE = Path(__file__).parents[1]
-# In a source tree the configurations stand beside the package, in a wheel inside it.
-CONFIGS = next(
-    folder
-    for folder in (_PACKAGE.parent / "configs", _PACKAGE / "configs")
-    if (folder / "run.yaml").is_file()
-)
+# Commands that heed them.
+_DEBUGGING = {
+    "overfit": ("run", "pretrain", "finetune"),
+    "anomaly": ("run", "pretrain", "finetune", "tune", "evaluate"),
+}
 
 
 def run_command(name: str, command: Command) -> None:
@@ -40,7 +41,9 @@ def run_command(name: str, command: Command) -> None:
     @hydra.main(config_path=str(CONFIGS), config_name=name, version_base="1.3")
     def main(config: DictConfig) -> None:
         try:
-            command(*_resolved(name, config))
+            plain, text = _resolved(name, config)
+            _check_debugging(name, plain)
+            command(plain, text)
         except (UserError, TrainingDivergedError) as error:
             _refuse(name, error)
 
@@ -80,6 +83,14 @@ def _resolved(name: str, config: DictConfig) -> tuple[dict[str, Any], str]:
     return {str(key): value for key, value in plain.items()}, text
 
 
+def _check_debugging(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse settings of `cluster=debug` that a command would not heed."""
+    for setting, commands in _DEBUGGING.items():
+        if config.get("cluster", {}).get(setting) and name not in commands:
+            named = ", ".join(commands)
+            raise UserError(f"cluster.{setting} is for rrl {named}; leave it out")
+
+
 def _check_complete(name: str, config: DictConfig) -> None:
     """Settings without a value are told one by one, not as a traceback.
 
@@ -101,11 +112,13 @@ def absolute_folders(config: dict[str, Any]) -> dict[str, Any]:
         if "://" in str(config[key]):
             raise UserError(f"{key}={config[key]}: only folders can be used so far")
         found[key] = str(Path(config[key]).expanduser().absolute())
+    if config.get("teacher") is not None:
+        found["teacher"] = str(Path(config["teacher"]).expanduser().absolute())
     root = config["data"]["root"]
     if root is not None:
         absolute = str(Path(root).expanduser().absolute())
         found["data"] = {**config["data"], "root": absolute}
-    return found
+    return absolute_copies(found)
 
 
 def run_folder(config: Mapping[str, Any]) -> Path:
@@ -140,20 +153,23 @@ def _method(objective: Any) -> str:
 
 
 def starter(
-    stack: ExitStack, cluster: Mapping[str, Any], folder: Path
+    stack: ExitStack, config: Mapping[str, Any], folder: Path
 ) -> Callable[[], Mapping[str, Any]]:
     """What starts the cluster when a stage needs it, to end with `stack`.
 
     Args:
         stack: ends the cluster.
-        cluster: configuration, see `session`.
-        folder: of the run, which all nodes must be able to use.
+        config: of the command; `cluster` of it is as for `session`.
+        folder: of the run, which all nodes must be able to use, as those that
+            checkpoints are copied to.
     """
 
+    @cache
     def start() -> Mapping[str, Any]:
-        found = stack.enter_context(session(cluster))
+        found = stack.enter_context(session(config["cluster"]))
         if found["kind"] == "auto":
             check_nodes(folder, gpu=bool(found["gpu"]))
+            check_copies(config)
         return found
 
     return start

@@ -10,8 +10,13 @@ COMMANDS = {
     "run": "every stage of an experiment, from images to a report",
     "prepare": "write a data set as .beton files for FFCV",
     "pretrain": "one training stage",
+    "tune": "search of settings by robust accuracy",
+    "finetune": "put a head on an encoder, and train it or both",
     "evaluate": "attack a classifier",
+    "doctor": "what is wrong here, or with --cluster on any node, and how to mend it",
     "report": "tables and pictures of finished runs",
+    "bench": "what a search of settings is worth",
+    "submit": "a command as a job of a Ray cluster",
 }
 
 

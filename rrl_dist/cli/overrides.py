@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rrl_dist.cli.arguments import jobs, options_of
+from rrl_dist.cli.elsewhere import elsewhere
 from rrl_dist.cli.values import check_value
 from rrl_dist.core.errors import UserError
 
@@ -193,7 +194,12 @@ class _Composer:
         raise UserError(f"{key} is not set; give {key}=VALUE")
 
     def _unknown(self, key: str, known: Mapping[str, Any]) -> NoReturn:
-        keys = [*_paths(known), *known["hydra"]["runtime"]["choices"]]
+        choices = known["hydra"]["runtime"]["choices"]
+        if others := elsewhere(key, choices, self.configs):
+            chosen, having = others
+            told = f"there is no setting {key} with {chosen}; {having} has it"
+            raise UserError(told) from None
+        keys = [*_paths(known), *choices]
         near = nearest(key, [k for k in keys if not k.startswith("hydra")])
         told = f"rrl {self.command} --help lists all"
         if near:

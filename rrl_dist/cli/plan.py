@@ -8,12 +8,12 @@ from rich.table import Table
 
 from rrl_dist.evaluate.plan import build_suite
 from rrl_dist.stages import Config, pretrain_stage, probe_stage
-from rrl_dist.tasks import Part, cut_tasks
+from rrl_dist.tasks import Part, attacked_split, cut_tasks
 from rrl_dist.training.devices import gpus_here, own_device
 from rrl_dist.training.forecast import Forecast, as_text, forecast
+from rrl_dist.training.length import run_length
 from rrl_dist.training.lineage import ordered
 from rrl_dist.training.rehearsal import UNTRAINED
-from rrl_dist.training.stage import run_length
 
 
 def plan(config: Config) -> Table:
@@ -24,7 +24,8 @@ def plan(config: Config) -> Table:
     """
     whole = Part(None, config["data"])
     tasks = cut_tasks(config) or (whole,)
-    counts = {part: _counts(part) for part in dict.fromkeys([whole, *tasks])}
+    attacked = attacked_split(config)
+    counts = {p: _counts(p, attacked) for p in dict.fromkeys([whole, *tasks])}
     table = Table(title=f"{config['name']}: stages", title_justify="left")
     for column in ("stage", "work", "memory a worker", "hours", "disk"):
         table.add_column(column, justify="left" if column == "stage" else "right")
@@ -35,19 +36,21 @@ def plan(config: Config) -> Table:
         steps, found = _forecast(config, stage, part, counts[part], device)
         hours += found.hours
         table.add_row(name, f"{steps} steps", *_needs(found))
-    for arm in ordered(config["arms"]):
+    measured = config["cluster"].get("overfit") is None
+    for arm in ordered(config["arms"]) if measured else ():
         for part in tasks:
             name = f"evaluate-{part.entry(arm)}"
-            table.add_row(name, _attacks(config, counts[part]["test"]), "", "", "")
+            table.add_row(name, _attacks(config, counts[part][attacked]), "", "", "")
     table.caption = (
         f"measured on this machine; training takes about {_hours(hours)} in all"
     )
     return table
 
 
-def _counts(part: Part) -> dict[str, int]:
+def _counts(part: Part, attacked: str) -> dict[str, int]:
     part.check()
-    return {name: len(split) for name, split in part.read().items()}
+    read = part.read(attacked=attacked)
+    return {name: len(split) for name, split in read.items()}
 
 
 def _data_row(whole: Part, counts: Mapping[Part, Mapping[str, int]]) -> tuple[str, ...]:

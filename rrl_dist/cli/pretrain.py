@@ -17,7 +17,7 @@ from rrl_dist.cli.app import (
 from rrl_dist.cli.progress import Terminal
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.run_directory import open_run
-from rrl_dist.experiment import Experiment
+from rrl_dist.overfit import experiment_of, overfitting
 from rrl_dist.stages import check_init
 from rrl_dist.training.build import load_model
 from rrl_dist.training.cluster import check
@@ -35,6 +35,7 @@ def pretrain(config: dict[str, Any], config_yaml: str) -> None:
     terminal = Terminal()
     config = absolute_folders(config)
     check(config["cluster"])
+    config = overfitting(config)
     for key in ("teacher", "init"):
         if config[key] is not None:
             config[key] = str(Path(config[key]).expanduser().absolute())
@@ -44,8 +45,9 @@ def pretrain(config: dict[str, Any], config_yaml: str) -> None:
     arm = {**{key: config.pop(key) for key in keys}, "teacher": None}
     folder = run_folder(config)
     with ExitStack() as stack:
-        start = starter(stack, config["cluster"], folder)
-        experiment = Experiment({**config, "arms": {ARM: arm}}, folder, start, terminal)
+        start = starter(stack, config, folder)
+        whole = {**config, "arms": {ARM: arm}}
+        experiment = experiment_of(whole, folder, start, terminal)
         about = identity("pretrain", {ARM: arm}, config["data"])
         stack.enter_context(open_run(folder, about, config_yaml))
         experiment.prepare()

@@ -11,11 +11,15 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+from rrl_dist.cli.prompts import QuietBars
+from rrl_dist.evaluate.costs import duration
+from rrl_dist.evaluate.status import Standing, Status
 from rrl_dist.training.journal import read_metrics
 from rrl_dist.training.worker import NOTES
 
@@ -56,6 +60,29 @@ class Terminal:
             return advance
 
         return start
+
+    def attacking(self) -> Callable[[Status], None]:
+        """See `rrl_dist.core.display.Display`."""
+        self._close_bar()
+        bars: dict[str, TaskID] = {}
+
+        def show(status: Status) -> None:
+            if self._bar is None and status.settled < status.total:
+                self._bar = self._progress()
+                self._bar.start()
+            if self._bar is None:
+                return
+            for name, standing in status.components.items():
+                if name not in bars:
+                    bars[name] = self._bar.add_task(name, total=status.samples, news="")
+                news = _standing_text(standing)
+                if name == next(iter(status.components)):
+                    news = f"{news}  {_left_text(status)}"
+                self._bar.update(bars[name], completed=standing.settled, news=news)
+            if status.settled == status.total:
+                self._close_bar()
+
+        return show
 
     @contextmanager
     def training(self, folder: Path, steps: int, batch_size: int) -> Iterator[None]:
@@ -103,7 +130,7 @@ class Terminal:
         return len(lines)
 
     def _progress(self) -> Progress:
-        return Progress(
+        return QuietBars(
             TextColumn("         {task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -112,12 +139,29 @@ class Terminal:
             TextColumn("{task.fields[news]}"),
             console=self.console,
             refresh_per_second=4,
+            # A debugger that begins within a bar would have its words drawn with it.
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
 
     def _close_bar(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _standing_text(standing: Standing) -> str:
+    return f"{standing.broken:,} wrong" if standing.settled else ""
+
+
+def _left_text(status: Status) -> str:
+    """Of the whole evaluation."""
+    spent = f"{duration(60 * status.device_minutes, of='device-')} so far"
+    if status.left is None:
+        return spent
+    left = status.left
+    told = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
+    return f"{spent}, about {told} left"
 
 
 def _step_text(record: Mapping[str, Any], batch_size: int) -> str:

@@ -16,7 +16,7 @@ def main() -> None:
     names = [a for a in sys.argv[1:] if "=" not in a and not a.startswith("-")]
     if names:
         others = [a for a in sys.argv[1:] if a not in names]
-        sys.argv[1:] = [*others, f"runs=[{','.join(names)}]"]
+        sys.argv[1:] = [f"runs=[{','.join(names)}]", *others]  # before options
     run_command("report", report)
 
 

@@ -17,7 +17,8 @@ from rrl_dist.cli.plan import plan
 from rrl_dist.cli.progress import Terminal
 from rrl_dist.cli.report import show
 from rrl_dist.core.run_directory import open_run
-from rrl_dist.experiment import Experiment
+from rrl_dist.evaluate.settings import check_settings
+from rrl_dist.overfit import experiment_of, overfitting
 from rrl_dist.training.cluster import check
 
 
@@ -32,17 +33,20 @@ def run(config: dict[str, Any], config_yaml: str) -> None:
     terminal = Terminal()
     config = absolute_folders(config)
     check(config["cluster"])
+    check_settings(config["evaluate"])
+    config = overfitting(config)
     folder = run_folder(config)
     if config["plan"]:
         terminal.console.print(plan(config))
         return
     with ExitStack() as stack:
-        start = starter(stack, config["cluster"], folder)
-        experiment = Experiment(config, folder, start, terminal)
+        start = starter(stack, config, folder)
+        experiment = experiment_of(config, folder, start, terminal)
         about = {
             **identity("run", config["arms"], config["data"]),
             "experiment": HydraConfig.get().runtime.choices.get("experiment"),
         }
         stack.enter_context(open_run(folder, about, config_yaml))
         experiment.run()
-    show([folder], folder, terminal)
+    if config["cluster"].get("overfit") is None:
+        show([folder], folder, terminal)

@@ -11,6 +11,7 @@ _NULLABLE = {
     "limit": 1,
     "max_steps": 1,
     "micro_batch": 1,
+    "overfit": 1,
     "lr_per": 1.0,
     "clip_grad": 1.0,
     "teacher": "folder",

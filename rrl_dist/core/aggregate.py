@@ -1,16 +1,20 @@
 """Rows to numbers: the one place that averages."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, stdev
+from typing import Protocol
 
-from rrl_dist.core.records import Row
+import numpy as np
+from numpy.typing import NDArray
+
+from rrl_dist.core.columns import Columns
 
 
 @dataclass(frozen=True)
 class Proportion:
-    """A share of samples with its Wilson score interval.
+    """A share of samples with its interval, Wilson's where nothing else is said.
 
     Attributes:
         value: successes / count, in [0, 1].
@@ -101,21 +105,46 @@ def mean_of(values: Sequence[float], *, level: float = 0.95) -> Mean:
     return Mean(value, value - half, value + half, count)
 
 
-def accuracy(rows: Iterable[Row]) -> Proportion:
-    """Share of the rows' samples that are right in all of their rows.
+class Interval(Protocol):
+    """What makes a share with its interval of two counts, as `wilson` does."""
 
-    Given the rows of one component it is its accuracy; given those of several, the
-    accuracy under the worst of them.
+    def __call__(self, successes: int, count: int) -> Proportion: ...
+
+
+def accuracy(
+    components: Iterable[Columns], *, interval: Interval = wilson
+) -> Proportion:
+    """Share of samples that are right in every one of some components.
+
+    Given one component it is its accuracy; given several, the accuracy under the worst
+    of them. They are read one after another: one of them is held at a time.
+
+    Raises:
+        ValueError: there is none, or they are not of the same samples.
     """
-    survived: dict[int, bool] = {}
-    for row in rows:
-        survived[row.index] = survived.get(row.index, True) and row.correct
-    return wilson(sum(survived.values()), len(survived))
+    right: NDArray[np.bool_] | None = None
+    index: NDArray[np.int64] | None = None
+    for columns in components:
+        if index is None or right is None:
+            index, right = columns.index, columns.correct.copy()
+        elif not np.array_equal(index, columns.index):
+            raise ValueError("components of different samples have no worst case")
+        else:
+            right &= columns.correct
+    if right is None:
+        raise ValueError("0 samples")
+    return interval(int(right.sum()), len(right))
 
 
-def by_component(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows grouped by component, in order of first appearance."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.component, []).append(row)
-    return groups
+def accuracy_after(
+    columns: Columns, attacks: Collection[str], *, interval: Interval = wilson
+) -> Proportion:
+    """Share of one component's samples that none of these of its attacks has broken.
+
+    Args:
+        columns: of a component that is several attacks in turn.
+        attacks: their names; "clean" is the image itself.
+    """
+    codes = [columns.attacks.index(name) for name in attacks if name in columns.attacks]
+    broken = np.isin(columns.broken_by, codes)
+    return interval(int((~broken).sum()), len(broken))

@@ -81,17 +81,22 @@ def barrier() -> None:
 
 def any_worker(flag: bool, device: torch.device | str) -> bool:
     """Whether `flag` is true on at least one worker; the same answer on all."""
+    return bool(largest(int(flag), device))
+
+
+def largest(value: int, device: torch.device | str) -> int:
+    """The largest of the workers' numbers; the same answer on all."""
     if world_size() == 1:
-        return flag
-    votes = torch.tensor(int(flag), device=device)
+        return value
+    votes = torch.tensor(value, device=device)
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-    return bool(votes.item())
+    return int(votes.item())
 
 
-def same_on_all(value: int, device: torch.device | str) -> bool:
-    """Whether all workers have the same number; the same answer on all."""
+def from_first(value: Any, device: torch.device | str) -> Any:
+    """Rank 0's value, a plain one, on all workers."""
     if world_size() == 1:
-        return True
-    ends = torch.tensor([value, -value], device=device)
-    dist.all_reduce(ends, op=dist.ReduceOp.MAX)
-    return int(ends[0]) == -int(ends[1])
+        return value
+    told = [value]
+    dist.broadcast_object_list(told, src=0, device=torch.device(device))
+    return told[0]

@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Commands print it as one line without a traceback and exit with status 2.
     """
+
+
+class DamagedError(UserError):
+    """A file is not as it was written."""

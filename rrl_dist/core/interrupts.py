@@ -5,18 +5,22 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 _REQUESTS = (signal.SIGINT, signal.SIGTERM)
 _HEARD = b"\nstopping after the step in hand; Ctrl-C once more ends at once\n"
 
 
-class StoppedError(KeyboardInterrupt):
-    """A run was asked to end and has: all that it did is in its checkpoint."""
-
-
 def never() -> bool:
     """What a run asks that nobody can stop."""
     return False
+
+
+_WISH: ContextVar[Callable[[], bool]] = ContextVar("wish", default=never)
+
+
+class StoppedError(KeyboardInterrupt):
+    """A run was asked to end and has: all that it did is in its checkpoint."""
 
 
 def interrupt(number: int, frame: object) -> None:
@@ -42,11 +46,22 @@ def handlers_kept() -> Iterator[None]:
 
 
 @contextmanager
+def stopped_by(wish: Callable[[], bool]) -> Iterator[None]:
+    """Runs of the block, in this thread, are asked to end when `wish` says so."""
+    token = _WISH.set(wish)
+    try:
+        yield
+    finally:
+        _WISH.reset(token)
+
+
+@contextmanager
 def noted() -> Iterator[Callable[[], bool]]:
     """Note the first request of the block; the second raises KeyboardInterrupt.
 
     Yields:
-        whether there was one. In a thread other than the main one, always false.
+        whether there was one. A thread other than the main one hears none of them, and
+        is stopped by what `stopped_by` says there.
     """
     # No threading.Event: set by a handler while its own thread waits for it, it
     # never returns.
@@ -63,7 +78,8 @@ def noted() -> Iterator[Callable[[], bool]]:
         if threading.current_thread() is threading.main_thread():
             for number in _REQUESTS:
                 signal.signal(number, note)
-        yield lambda: heard
+        wish = _WISH.get()
+        yield lambda: heard or wish()
 
 
 @contextmanager

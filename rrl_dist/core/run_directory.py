@@ -25,6 +25,7 @@ from rrl_dist.core.storage import (
 )
 
 _RUN = "run.json"
+_TICK = 1.0  # seconds between two looks at the clock
 _PACKAGES = ("rrl_dist", "torch", "torchvision", "timm", "ray", "ffcv", "numpy")
 
 
@@ -209,14 +210,14 @@ class StageFolder:
 
 @contextmanager
 def _meter(file: Path, before: float) -> Iterator[None]:
-    """Keep the time spent on disk while it passes: a kill loses seconds of it."""
+    """Keep the time spent on disk while it passes: a kill loses a second of it."""
     begin, stop = time.monotonic(), threading.Event()
 
     def write() -> None:
         write_json(file, {"seconds": round(before + time.monotonic() - begin, 1)})
 
     def tick() -> None:
-        while not stop.wait(5.0):
+        while not stop.wait(_TICK):
             with suppress(UserError):  # told of where the stage's own files are
                 write()
 

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,11 @@ _MEND = {
     **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), _PLACE),
     **dict.fromkeys((errno.EIO, errno.ESTALE), _DISK),
     errno.ENAMETOOLONG: "choose a shorter name",
+}
+# What file systems without links answer, and those that give none to this user.
+_NO_LINKS = {
+    *(errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS),
+    *(errno.EXDEV, errno.EMLINK),
 }
 
 
@@ -97,6 +103,23 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
+def link(file: Path, name: Path) -> None:
+    """Give a file a second name, which takes no room; a copy where there are no links.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: the disk cannot be written.
+    """
+    with writing(name):
+        try:
+            os.link(file, name)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with atomic_path(name) as temporary:
+                shutil.copyfile(file, temporary)
+
+
 def read_json(path: Path) -> Any:
     """The value of a JSON file."""
     return json.loads(path.read_text())
@@ -106,6 +129,13 @@ def file_hash(path: Path) -> str:
     """sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_part(path: str, start: int, size: int) -> bytes:
+    """From a place in a file on; shorter than `size` where the file ends."""
+    with open(path, "rb") as file:
+        file.seek(start)
+        return file.read(size)
 
 
 def value_hash(value: Any) -> str:

@@ -19,32 +19,18 @@ import numpy as np
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.interrupts import unheard_by_children
 from rrl_dist.core.storage import FULL, atomic_path
+from rrl_dist.data.beton_layout import (
+    ALLOCATION,
+    FIELD,
+    FIELDS,
+    HEADER,
+    SAMPLE,
+    VERSION,
+    data_start,
+)
 from rrl_dist.data.datasets import ImageSet
 
 MODES = ("raw", "jpg")
-
-# FFCV 1.0.2's layout, version 2: header, field descriptions, one record a sample,
-# pages of image data, one allocation a sample.
-_VERSION = 2
-_HEADER = np.dtype(
-    [
-        ("version", "<u2"),
-        ("num_fields", "<u2"),
-        ("page_size", "<u4"),
-        ("num_samples", "<u8"),
-        ("alloc_table_ptr", "<u8"),
-    ],
-    align=True,
-)
-_FIELD = np.dtype(
-    [("type_id", "<u1"), ("name", "<u1", 16), ("arguments", "<u1", 1024)], align=True
-)
-_FIELDS = [(2, "image"), (1, "label"), (1, "index")]
-_IMAGE = np.dtype(
-    [("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")]
-)
-_SAMPLE = np.dtype([("image", _IMAGE), ("label", "<i8"), ("index", "<i8")], align=True)
-_ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 
 
 def beton_path(folder: Path, image_set: ImageSet, mode: str) -> Path:
@@ -73,35 +59,30 @@ def beton_problem(path: Path, image_set: ImageSet) -> str | None:
 def _damage(path: Path) -> str | None:
     """What is wrong with the file itself."""
     length = path.stat().st_size
-    if length < _HEADER.itemsize:
+    if length < HEADER.itemsize:
         return "is cut short"
-    header = np.fromfile(path, _HEADER, 1)[0]
-    if header["version"] != _VERSION or header["num_fields"] != len(_FIELDS):
+    header = np.fromfile(path, HEADER, 1)[0]
+    if header["version"] != VERSION or header["num_fields"] != len(FIELDS):
         return "is not a .beton file of images with label and index"
     count, table = int(header["num_samples"]), int(header["alloc_table_ptr"])
-    if table < _records(count) or length != table + count * _ALLOCATION.itemsize:
+    if table < data_start(count) or length != table + count * ALLOCATION.itemsize:
         return "is cut short"
-    described = np.fromfile(path, _FIELD, len(_FIELDS), offset=_HEADER.itemsize)
+    described = np.fromfile(path, FIELD, len(FIELDS), offset=HEADER.itemsize)
     names = [bytes(field["name"]).rstrip(b"\0").decode("latin1") for field in described]
-    if list(zip(described["type_id"].tolist(), names, strict=True)) != _FIELDS:
+    if list(zip(described["type_id"].tolist(), names, strict=True)) != FIELDS:
         return "is not a .beton file of images with label and index"
-    places = np.fromfile(path, _ALLOCATION, count, offset=table)
+    places = np.fromfile(path, ALLOCATION, count, offset=table)
     if count and int((places["ptr"] + places["size"]).max()) > table:
         return "is damaged"
     return None
 
 
-def _records(count: int) -> int:
-    """Where the image data may start."""
-    return _HEADER.itemsize + len(_FIELDS) * _FIELD.itemsize + count * _SAMPLE.itemsize
-
-
 def _difference(path: Path, image_set: ImageSet) -> str | None:
     """How a whole file differs from the set."""
-    count = int(np.fromfile(path, _HEADER, 1)[0]["num_samples"])
+    count = int(np.fromfile(path, HEADER, 1)[0]["num_samples"])
     if count != len(image_set):
         return f"holds {count} images where {image_set.name} has {len(image_set)}"
-    found = np.fromfile(path, _SAMPLE, count, offset=_records(0))
+    found = np.fromfile(path, SAMPLE, count, offset=data_start(0))
     sides = {*found["image"]["width"].tolist(), *found["image"]["height"].tolist()}
     if sides != {image_set.size}:
         return f"holds images of {max(sides)} px where data.size={image_set.size}"

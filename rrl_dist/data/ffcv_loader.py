@@ -6,6 +6,7 @@ random operation of its own (they cannot be seeded) is used.
 """
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,22 @@ def _torch_threads_kept() -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+@contextmanager
+def _plain_dict() -> Iterator[None]:
+    """FFCV keeps two names of image modes in a compiled dict, which it reads in Python
+    alone, and to compile that takes seconds of each process."""
+    if "ffcv" in sys.modules:
+        yield
+        return
+    typed: Any = import_module("numba.typed")
+    compiled = typed.Dict
+    typed.Dict = dict
+    try:
+        yield
+    finally:
+        typed.Dict = compiled
+
+
 def import_ffcv() -> SimpleNamespace:
     """The names of FFCV that this package uses, without its side effects on torch.
 
@@ -49,10 +66,11 @@ def import_ffcv() -> SimpleNamespace:
     # numba's own "workqueue" layer aborts when two threads use it; "threadsafe" is
     # TBB or OpenMP, whichever is there.
     os.environ.setdefault("NUMBA_THREADING_LAYER", "threadsafe")
-    with _torch_threads_kept():
+    with _torch_threads_kept(), _plain_dict():
         from ffcv.fields import IntField, RGBImageField
         from ffcv.fields.basics import IntDecoder
-        from ffcv.fields.rgb_image import SimpleRGBImageDecoder
+        from ffcv.fields.rgb_image import SimpleRGBImageDecoder, encode_jpeg
+        from ffcv.libffcv import imdecode
         from ffcv.loader import Loader
         from ffcv.memory_allocator import MemoryAllocator
         from ffcv.pipeline import compiler
@@ -71,6 +89,8 @@ def import_ffcv() -> SimpleNamespace:
         MemoryAllocator=MemoryAllocator,
         RGBImageField=RGBImageField,
         SimpleRGBImageDecoder=SimpleRGBImageDecoder,
+        encode_jpeg=encode_jpeg,
+        imdecode=imdecode,
         handle_sample=handle_sample,
     )
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 from numpy.typing import NDArray
 
+from rrl_dist.data.beton_layout import page_size
 from rrl_dist.data.datasets import ImageSet
 from rrl_dist.data.ffcv_loader import FfcvLoader, import_ffcv
 from rrl_dist.data.folder import FolderImages
@@ -16,7 +17,6 @@ from rrl_dist.data.loader import RawBatch
 # Of 4,000 CIFAR-10 images the worst is off by 4 levels of 255 at quality 90 and by 13
 # at 50; 999 in 1,000 images put in another's place are off by 28 or more.
 JPEG_TOLERANCE = 16.0
-_MIN_PAGE = 1 << 21
 
 
 def write_file(
@@ -42,8 +42,7 @@ def write_file(
     ffcv = import_ffcv()
     image = ffcv.RGBImageField(write_mode=mode, jpeg_quality=quality)
     fields = {"image": image, "label": ffcv.IntField(), "index": ffcv.IntField()}
-    # An image must fit in a page.
-    page = max(_MIN_PAGE, 1 << (2 * image_set.size**2 * 3 - 1).bit_length())
+    page = page_size(image_set.size)
     writer = ffcv.DatasetWriter(str(path), fields, page_size=page)
     writer.num_samples = len(image_set)
     writer.prepare()
@@ -61,6 +60,36 @@ def write_file(
             progress(i + 1)
     writer.metadata_sm = SimpleNamespace(buf=metadata.tobytes())
     writer.finalize(allocator.allocations)
+
+
+def encode_images(images: FolderImages, *, quality: int) -> list[bytes]:
+    """JPEG files of images, as `write_file` stores them.
+
+    Each is decoded again as FFCV's loader does it and compared with the pixels.
+
+    Raises:
+        UserError: an image cannot be read.
+        ValueError: naming the first that is off by more than `JPEG_TOLERANCE`.
+    """
+    ffcv = import_ffcv()
+    return [_encoded(ffcv, images, i, quality) for i in range(len(images))]
+
+
+def _encoded(
+    ffcv: SimpleNamespace, images: FolderImages, place: int, quality: int
+) -> bytes:
+    pixels, side = images[place], images.size
+    jpeg = ffcv.encode_jpeg(pixels, quality)
+    found = np.zeros_like(pixels)
+    whole = (side, side, 0, 0, 1, 1, False, False)  # neither cut nor scaled nor turned
+    ffcv.imdecode(jpeg, found, side, side, *whole)
+    error = float(np.abs(found.astype(np.int16) - pixels).mean())
+    if error > JPEG_TOLERANCE:
+        raise ValueError(
+            f"{images.root / images.files[place]} was not read back as encoded (pixels "
+            f"differ by {error:.1f} of 255 on average, {JPEG_TOLERANCE:.1f} allowed)"
+        )
+    return bytes(jpeg)
 
 
 def _pixels(

@@ -1,4 +1,4 @@
-"""Operations of views that move pixels: crops, flips and blur."""
+"""Operations of views that move pixels: crops, flips, blur and turns."""
 
 import math
 from collections.abc import Sequence
@@ -210,3 +210,50 @@ def _blurred_along(x: Tensor, weight: Tensor, dim: int) -> Tensor:
         pair = x.narrow(dim, half - away, length) + x.narrow(dim, half + away, length)
         y += pair.mul_(per_sample(weight[:, away]))
     return y
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotation:
+    """Turn around the centre by a uniform angle; corners become black.
+
+    Pixels are taken and not mixed, as by torchvision's RandomRotation as it comes.
+
+    Attributes:
+        degrees: largest angle, to either side.
+
+    Raises:
+        UserError: if `degrees` is negative.
+    """
+
+    degrees: float
+
+    def __post_init__(self) -> None:
+        if not self.degrees >= 0:
+            raise UserError(f"rotation by degrees={self.degrees}; set at least 0")
+
+    def __call__(
+        self, x: Tensor, *, seed: int, key: tuple[Key, ...], index: Tensor
+    ) -> Tensor:
+        """See `views.Operation`."""
+        draws = uniform(seed, *key, index=index, n=1)[:, 0].double()
+        return turned(x, math.radians(self.degrees) * (2 * draws - 1))
+
+
+def turned(x: Tensor, angle: Tensor) -> Tensor:
+    """Nearest pixels of images turned counter-clockwise, black where there are none.
+
+    Args:
+        x: [N, 3, H, W].
+        angle: [N] double, in radians.
+    """
+    height, width = x.shape[2:]
+    down, right = ((height - 1) / 2, (width - 1) / 2)
+    y = torch.arange(height, device=x.device, dtype=angle.dtype)[:, None] - down
+    across = torch.arange(width, device=x.device, dtype=angle.dtype) - right
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    row = torch.round(cos * y + sin * across + down).long()  # [N, H, W]
+    column = torch.round(cos * across - sin * y + right).long()
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    place = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).flatten(1)
+    pixels = x.flatten(2).gather(2, place[:, None].expand(-1, x.shape[1], -1))
+    return pixels.view_as(x) * inside[:, None]

@@ -11,12 +11,15 @@ the loss is measured on the same images, so it lies under this bound sample by s
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rrl_dist.core.aggregate import Mean, mean_of, rounded
-from rrl_dist.core.records import Row
+from rrl_dist.core.columns import Columns
 
 # A clean and an attacked row may come from two devices whose features' last digits
 # differ; without that, 1e-9 would do.
@@ -24,54 +27,63 @@ ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One image at one radius.
+class Samples:
+    """Images at one radius, one value each.
 
     Attributes:
-        index: its place in the data set.
-        clean_loss: cross-entropy at the image itself, nats.
-        displacement: the largest of the images that attacks have found for it.
-        bound: on the cross-entropy, nats.
-        loss: the largest cross-entropy of these images and itself, nats.
+        index: [N] int64, their places in the data set.
+        clean_loss: [N] cross-entropy at the image itself, nats.
+        displacement: [N] the largest of the images that attacks have found for it.
+        bound: [N] on the cross-entropy, nats.
+        loss: [N] the largest cross-entropy of these images and itself, nats.
     """
 
-    index: int
-    clean_loss: float
-    displacement: float
-    bound: float
-    loss: float
+    index: NDArray[np.int64]
+    clean_loss: NDArray[np.float64]
+    displacement: NDArray[np.float64]
+    bound: NDArray[np.float64]
+    loss: NDArray[np.float64]
 
 
 def samples_at(
-    clean: Sequence[Row], attacked: Sequence[Sequence[Row]], *, head_norm: float
-) -> list[Sample]:
+    clean: Columns, attacked: Iterable[Columns], *, head_norm: float
+) -> Samples:
     """The bound and the loss of each image.
 
     Args:
-        clean: rows of the clean images.
-        attacked: the rows of each component at one radius, of the same images.
+        clean: of the clean images.
+        attacked: each component at one radius, of the same images, which are read one
+            after another.
         head_norm: ||W||_2.
 
     Raises:
         RuntimeError: a loss above its bound, which can only be an error of ours.
     """
-    by_index = [{row.index: row for row in rows} for rows in attacked]
-    samples = []
-    for row in clean:
-        found = [row, *(rows[row.index] for rows in by_index)]
-        displacement = max(each.displacement for each in found)
-        bound = row.loss + math.sqrt(2) * head_norm * displacement
-        loss = max(each.loss for each in found)
-        if loss > bound + ROUNDING * (1 + bound):
-            raise RuntimeError(
-                f"sample {row.index}: loss {loss:.6g} is above its bound {bound:.6g}"
-            )
-        samples.append(Sample(row.index, row.loss, displacement, bound, loss))
-    return samples
+    displacement, loss = _measured(clean), clean.loss
+    for columns in attacked:
+        if not np.array_equal(columns.index, clean.index):
+            raise ValueError("a radius has components of different samples")
+        displacement = np.maximum(displacement, _measured(columns))
+        loss = np.maximum(loss, columns.loss)
+    bound = clean.loss + math.sqrt(2) * head_norm * displacement
+    above = np.flatnonzero(loss > bound + ROUNDING * (1 + bound))
+    if len(above):
+        first = above[0]
+        raise RuntimeError(
+            f"sample {clean.index[first]}: loss {loss[first]:.6g} is above its bound "
+            f"{bound[first]:.6g}"
+        )
+    return Samples(clean.index, clean.loss, displacement, bound, loss)
+
+
+def _measured(columns: Columns) -> NDArray[np.float64]:
+    """Only of a classifier that shows no features is there none, and no bound."""
+    assert columns.displacement is not None
+    return columns.displacement
 
 
 def bound_along(
-    groups: Mapping[str, Sequence[Row]],
+    components: Mapping[str, Columns],
     levels: Sequence[tuple[float, Sequence[str]]],
     *,
     clean: str,
@@ -81,7 +93,7 @@ def bound_along(
     """For each radius the means over images, for `results.json`.
 
     Args:
-        groups: rows by component.
+        components: by name; each is asked for when it is needed.
         levels: each radius with its components.
         clean: name of the component of clean images.
         head_norm: ||W||_2.
@@ -90,15 +102,13 @@ def bound_along(
     """
     found = []
     for eps, names in levels:
-        attacked = [groups[name] for name in names]
-        samples = samples_at(groups[clean], attacked, head_norm=head_norm)
-        moved = [sample.displacement for sample in samples]
-        relative = mean_of([d / spread for d in moved]).as_dict() if spread else None
+        attacked = (components[name] for name in names)
+        samples = samples_at(components[clean], attacked, head_norm=head_norm)
+        moved = samples.displacement
+        relative = mean_of((moved / spread).tolist()).as_dict() if spread else None
         means: dict[str, Mean] = {
-            "clean_loss": mean_of([sample.clean_loss for sample in samples]),
-            "displacement": mean_of(moved),
-            "bound": mean_of([sample.bound for sample in samples]),
-            "loss": mean_of([sample.loss for sample in samples]),
+            name: mean_of(getattr(samples, name).tolist())
+            for name in ("clean_loss", "displacement", "bound", "loss")
         }
         found.append(
             {

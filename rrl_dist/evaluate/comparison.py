@@ -22,20 +22,22 @@ def compare(config: Config, found: Mapping[Entry, Config]) -> dict[str, Any]:
     """What `results.json` holds: no times, paths or worker counts.
 
     Args:
-        config: the experiment's.
+        config: the experiment's. A classifier that is not this project's has its
+            name as `model` and as its arm's `objective`. Without `protocol`,
+            `made_by` is the name of the one that made the classifier, if known.
         found: numbers by arm and task (None where the data set is not cut into tasks),
             in the order to show them.
     """
     ball, curve = build(config["ball"]), config["suite"]["curve"]
     about = {
         "backbone": _backbone_name(config["model"]),
-        "protocol": config["protocol"]["name"],
+        "protocol": _protocol_of(config),
     }
     return {
         "schema": SCHEMA,
         "name": config["name"],
         "data": config["data"]["name"],
-        "split": "test",
+        "split": config["evaluate"]["split"],
         "seed": config["seed"],
         "seeds": 1,
         "norm": ball.norm,
@@ -45,7 +47,7 @@ def compare(config: Config, found: Mapping[Entry, Config]) -> dict[str, Any]:
         "arm_order": [entry_name(*entry) for entry in found],
         "arms": {
             entry_name(arm, task): {
-                "objective": method_name(config["arms"][arm]["objective"]),
+                "objective": _method_of(config["arms"][arm]["objective"]),
                 **about,
                 **({} if task is None else {"arm": arm, "task": task}),
                 **{k: v for k, v in numbers.items() if k != "schema"},
@@ -53,6 +55,13 @@ def compare(config: Config, found: Mapping[Entry, Config]) -> dict[str, Any]:
             for (arm, task), numbers in found.items()
         },
     }
+
+
+def _protocol_of(config: Config) -> str | None:
+    if "protocol" in config:
+        return str(config["protocol"]["name"])
+    made_by = config.get("made_by")
+    return None if made_by is None else str(made_by)
 
 
 def _tasks(config: Config) -> dict[str, Any]:
@@ -89,6 +98,11 @@ def costs(
     }
 
 
+def _method_of(objective: Config | str) -> str | None:
+    """None where it is not known how a classifier was trained."""
+    return None if isinstance(objective, str) else method_name(objective)
+
+
 def method_name(objective: Config) -> str:
     """ "SimCLR"; "TARRL(SimCLR)" for a method around another."""
     name, base = _class_name(objective), objective.get("base")
@@ -99,6 +113,8 @@ def _class_name(config: Config) -> str:
     return str(config["_target_"]).rpartition(".")[2]
 
 
-def _backbone_name(model: Config) -> str:
+def _backbone_name(model: Config | str) -> str:
+    if isinstance(model, str):
+        return model
     backbone = model["backbone"]
     return str(backbone.get("name", _class_name(backbone)))

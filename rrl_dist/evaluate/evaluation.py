@@ -1,146 +1,276 @@
 """One evaluation: a classifier, a suite of attacks, rows, and the numbers of them."""
 
-import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from contextlib import ExitStack
+from functools import cached_property
 from typing import Any
 
-from rrl_dist.core.aggregate import accuracy, by_component, mean_of, rounded
-from rrl_dist.core.errors import UserError
-from rrl_dist.core.records import Row, read_rows
-from rrl_dist.core.storage import read_json, write_json
-from rrl_dist.evaluate.bound import bound_along
+import numpy as np
+import torch
+from torch import nn
+
+from rrl_dist.attacks.micro_batches import call_size
+from rrl_dist.attacks.passes import Passes
+from rrl_dist.core.confidence import ConfidenceSequence
+from rrl_dist.core.stopping import StopRule, parse_stop
+from rrl_dist.core.store import Store
+from rrl_dist.evaluate.costs import Costs, duration, measured_pass, told
+from rrl_dist.evaluate.crew import Crew, ThisProcess, drive
+from rrl_dist.evaluate.grid import ATOM, CLEAN, Link, Unit
+from rrl_dist.evaluate.images import chosen_images, pixels
+from rrl_dist.evaluate.ledger import Ledger
 from rrl_dist.evaluate.plan import (
-    CLEAN,
+    Information,
     Picture,
-    Suite,
     Survey,
     Task,
     build_suite,
-    cut,
 )
-from rrl_dist.evaluate.pool import Progress, run_tasks
-from rrl_dist.evaluate.robust import Job, chosen_images
+from rrl_dist.evaluate.pool import RayCrew
+from rrl_dist.evaluate.robust import Done, Evaluator, Job
+from rrl_dist.evaluate.schedule import Cut, Schedule, Work
+from rrl_dist.evaluate.status import Status, status_of
+from rrl_dist.evaluate.subject import Models
+from rrl_dist.evaluate.summary import Stop, summarize
+from rrl_dist.evaluate.vulnerability import told as told_of_information
+from rrl_dist.training.build import build
+from rrl_dist.training.cluster import places
+from rrl_dist.training.devices import own_device
 
-SCHEMA = 1
 SURVEY = Survey()
+NORMAL, WORST = Information(attacked=False), Information(attacked=True)
+Watch = Callable[[Status], None]
 
 
-def evaluate(
-    job: Job,
-    folder: Path,
-    cluster: Mapping[str, Any],
-    *,
-    progress: Callable[[int], Progress],
-) -> dict[str, Any]:
-    """Run what is missing of an evaluation, and write `results.json`.
+_GUESSING = (
+    "{:.1f} % of the images themselves are right, as by guessing: see that the model "
+    "takes RGB images in [0, 1] and normalizes them as it was trained (mean=, std=), "
+    "and that classes are numbered alike"
+)
+_FEW = 30  # samples that say too little
+
+
+def like_guessing(clean: Mapping[str, Any], classes: int) -> bool:
+    """Whether an accuracy is not told apart from that of guessing.
+
+    Args:
+        clean: a share with its interval and count.
+        classes: that there are.
+    """
+    return bool(clean["count"] >= _FEW and clean["low"] <= 1 / classes)
+
+
+class Evaluation:
+    """What is to be done of an evaluation, and what is.
 
     Args:
         job: see `Evaluator`; also `fingerprint` (all that the rows depend on),
-            `unit_atoms` and `gallery` (a number of images).
-        folder: the evaluation's run directory.
-        cluster: see `run_tasks`.
-        progress: called with the total number of (sample, component) pairs; its result
-            is then called with each number of them that is finished.
-
-    Returns:
-        what `results.json` holds.
-
-    Raises:
-        UserError: the folder holds rows of another evaluation.
+            `has_encoder`, and of `evaluate`'s settings `gallery` (a number of images),
+            `unit_seconds`, `unit_atoms`, `stop_when`, `stop_every`.
+        store: the evaluation's folder.
+        cluster: as `training.cluster.session` yields it.
+        models: makes the models, when the first worker needs them.
+        generation: of the lease under which this happens.
     """
-    suite = build_suite(job["suite"], job["ball"], seed=int(job["seed"]))
-    samples = len(chosen_images(job))
-    units = cut(list(suite.attacks), samples, unit_atoms=int(job["unit_atoms"]))
-    _claim(folder, {**job["fingerprint"], "unit_atoms": job["unit_atoms"]})
-    tasks: list[Task] = [*units, SURVEY]
-    if int(job["gallery"]) > 0:
-        tasks.append(Picture(suite.shown, int(job["gallery"])))
-    run_tasks(job, tasks, folder, cluster, progress(sum(u.samples for u in units)))
-    rows = read_rows([folder / unit.file for unit in units])
-    if len(rows) != samples * len(suite.attacks):
-        raise RuntimeError(f"{len(rows)} rows in {folder} for {samples} images")
-    results = summarize(rows, suite, read_json(folder / SURVEY.file))
-    write_json(folder / "results.json", results)
-    return results
 
+    def __init__(
+        self,
+        job: Job,
+        store: Store,
+        cluster: Mapping[str, Any],
+        *,
+        models: Callable[[], Models],
+        generation: int = 0,
+    ) -> None:
+        self.job, self.store, self.cluster = job, store, cluster
+        self.generation, self._make_models = generation, models
+        self._stack = ExitStack()  # ends the workers
+        # Nothing is attacked here: their names are all that the plan needs.
+        named = {name: nn.Identity() for name in job.get("surrogates", {})}
+        self.suite = build_suite(
+            job["suite"], job["ball"], seed=int(job["seed"]), surrogates=named
+        )
+        images = chosen_images(job)
+        self.samples, self.classes = len(images), len(images.classes)
+        self.read = images.fingerprint
+        chains = self.suite.chains
+        self.ledger = Ledger(store, chains, images.index)
+        self.schedule = Schedule(
+            # Those of many attacks in turn first: what others do fills the gaps.
+            sorted(chains, key=len, reverse=True),
+            self.samples,
+            workers=places(cluster),
+            cut=self._cut(),
+            tasks=[task for task in self.tasks if not store.exists(task.file)],
+        )
+        self.costs = Costs(self.suite, chains, classes=self.classes)
+        self.passes: dict[Link, Passes] = {}
+        self.rule: StopRule | None = None
+        if job.get("stop_when") is not None:
+            self.rule = parse_stop(str(job["stop_when"]))
+        level = 0.95 if self.rule is None else self.rule.level
+        self._sequence = ConfidenceSequence(self.samples, level=level)
 
-def _claim(folder: Path, fingerprint: Mapping[str, Any]) -> None:
-    """Write the manifest, or hold the one that is there against this evaluation."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        write_json(path, {"fingerprint": dict(fingerprint)})
-        return
-    theirs = read_json(path)["fingerprint"]
-    names = sorted(fingerprint.keys() | theirs.keys())
-    wrong = [name for name in names if fingerprint.get(name) != theirs.get(name)]
-    if wrong:
-        raise UserError(
-            f"{folder} holds an evaluation with another {', '.join(wrong)}; "
-            "choose another name="
+    def _cut(self) -> Cut:
+        atoms = self.job.get("unit_atoms")
+        call = call_size(own_device(self.cluster), self.job["suite"]["micro_batch"])
+        return Cut(
+            seconds=float(self.job.get("unit_seconds", 30.0)),
+            least=max(ATOM, call),
+            call=call,
+            atoms=None if atoms is None else int(atoms),
         )
 
+    @property
+    def tasks(self) -> list[Task]:
+        """What is done beside the units, the longest first."""
+        found: list[Task] = []
+        if self.suite.estimation is not None:
+            found += [WORST, NORMAL]
+        if self.job["has_encoder"]:
+            found.append(SURVEY)
+        if int(self.job["gallery"]) > 0:
+            found.append(Picture(self.suite.shown, int(self.job["gallery"])))
+        return found
 
-def summarize(
-    rows: list[Row], suite: Suite, survey: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Accuracies of the components, of the worst of them, and along the curve; the
-    bound, the distance to the nearest adversarial image, and the encoder's measures.
+    def run(self, watch: Watch, notify: Callable[[str], None]) -> dict[str, Any]:
+        """Do what is missing, and write `results.json`.
 
-    Holds no times, paths or worker counts: two evaluations of one thing are equal.
+        Args:
+            watch: told how far it is, at the start and after each unit.
+            notify: told what a person should know, a line each.
 
-    Args:
-        rows: of all components.
-        suite: what was run.
-        survey: what a `Survey` leaves.
-    """
-    groups = by_component(rows)
-    numbers = {name: accuracy(group).as_dict() for name, group in groups.items()}
-    worst = accuracy(row for name in suite.full for row in groups[name])
-    norm, unit = survey["head_norm"], survey["spread"]
-    return {
-        "schema": SCHEMA,
-        "components": {name: numbers[name] for name in suite.full},
-        "worst": worst.as_dict(),
-        "curve": [{"eps": eps, **numbers[name]} for eps, name in suite.curve],
-        "bound": bound_along(
-            groups, suite.levels, clean=CLEAN, head_norm=norm, spread=unit
-        ),
-        "distance": _nearest(groups, suite),
-        "representation": _representation(survey),
-    }
+        Returns:
+            what `results.json` holds.
 
+        Raises:
+            UserError: the folder holds another evaluation, workers are lost one after
+                another, or a mistake that a worker found.
+        """
+        self.ledger.claim(self.job["fingerprint"])
+        for line in self.ledger.restore(self.schedule):
+            notify(line)
+        if not self.schedule.done:
+            notify(self._predicted())
+            if self.schedule.workers < int(self.cluster["workers"]):
+                notify(self._short())
+        watch(status_of(self.schedule, self.costs))
+        stop, begin = None, time.monotonic()
+        with self._stack:
+            for limit in self._looks():
+                self.schedule.limit = limit
+                self._work(watch)
+                stop = self._stop(limit)
+                if stop is not None:
+                    break
+        cost = told(self.schedule, self.passes, wall=time.monotonic() - begin)
+        self.store.write_json("units.json", cost)
+        spent = duration(60 * cost["device_minutes"], of="device-")
+        notify(f"took {spent} in all attempts")
+        results = self._summarize(stop)
+        if like_guessing(results["components"][CLEAN], self.classes):
+            notify(_GUESSING.format(100 * results["components"][CLEAN]["value"]))
+        return results
 
-def _nearest(
-    groups: Mapping[str, Sequence[Row]], suite: Suite
-) -> dict[str, Any] | None:
-    """Mean distance to the nearest adversarial image that the search has found.
+    def _predicted(self) -> str:
+        """What is left to do, before it begins."""
+        device = own_device(self.cluster)
+        if device.type == "cpu" or torch.cuda.is_available():
+            size = call_size(device, self.job["suite"]["micro_batch"])
+            images = chosen_images(self.job)
+            x = pixels(images, np.arange(min(size, self.samples))).to(device)
+            subject = self.models.subject.to(device)
+            threads = int(self.job["threads"])
+            self.costs.pass_seconds = measured_pass(
+                subject, x, size=size, cores=threads
+            )
+            subject.cpu()
+        return self.costs.left(self.schedule).told(self.schedule.workers)
 
-    An image that is wrong itself is at distance 0; one that was never broken counts
-    with the largest radius tried, and is counted as censored.
-    """
-    if suite.search is None:
-        return None
-    attack, rows = suite.attacks[suite.search], groups[suite.search]
-    assert attack is not None
-    ball = attack.ball
-    mean = mean_of([ball.eps if row.correct else row.distance for row in rows])
-    return {
-        "norm": ball.norm,
-        "radius": ball.eps,
-        **mean.as_dict(),
-        "censored": sum(row.correct for row in rows),
-    }
+    def _short(self) -> str:
+        """That it begins with fewer workers than were asked for."""
+        return (
+            f"cluster.workers={self.cluster['workers']}, but there is room for "
+            f"{self.schedule.workers} at present; the others begin when nodes come"
+        )
 
+    @cached_property
+    def models(self) -> Models:
+        """Made once, when they are first needed."""
+        return self._make_models()
 
-def _representation(survey: Mapping[str, Any]) -> dict[str, Any]:
-    """What a `Survey` leaves, rounded, with the sum of the squares of its sigmas."""
-    numbers = {key: rounded(v) for key, v in survey.items() if key != "sigmas"}
-    sigmas = survey["sigmas"]
-    if sigmas is None:
-        return {**numbers, "sigmas": None, "sigma_squared_sum": None}
-    return {
-        **numbers,
-        "sigmas": {name: rounded(sigma) for name, sigma in sigmas.items()},
-        "sigma_squared_sum": rounded(math.fsum(s**2 for s in sigmas.values())),
-    }
+    def _looks(self) -> Sequence[int]:
+        """Atoms that are to be done before each look at the rule."""
+        last = self.schedule.limit
+        if self.rule is None:
+            return [last]
+        every = max(int(self.job.get("stop_every", 256)) // ATOM, 1)
+        return [*range(every, last, every), last]
+
+    def _stop(self, limit: int) -> Stop | None:
+        """The end, if the rule is met before all samples are attacked."""
+        drawn = min(limit * ATOM, self.samples)
+        if self.rule is None or drawn == self.samples:
+            return None
+        wrong = [self.schedule.wrong[name][:drawn] for name in self.suite.full]
+        right = drawn - int(np.logical_or.reduce(wrong).sum())
+        worst = self._sequence.look(right, drawn)
+        return Stop(self.rule, worst, self.samples) if self.rule.met(worst) else None
+
+    @cached_property
+    def _crew(self) -> Crew:
+        if self.cluster["kind"] == "debug":
+            return ThisProcess(self._evaluator)
+        crew = RayCrew(
+            {**self.job, "read": self.read},
+            self.models,
+            self.store,
+            self.cluster,
+            generation=self.generation,
+        )
+        self._stack.callback(crew.close)
+        return crew
+
+    def _evaluator(self) -> Evaluator:
+        return Evaluator(self.job, self.models, self.store, own_device(self.cluster))
+
+    def _work(self, watch: Watch) -> None:
+        if self.schedule.done:
+            return
+
+        def heard(work: Work, done: Done) -> None:
+            if isinstance(work, Unit):
+                own = self.passes.setdefault(work.link, Passes())
+                own.forward += done.passes.forward
+                own.backward += done.passes.backward
+                watch(status_of(self.schedule, self.costs))
+
+        patience = int(self.cluster.get("max_failures", 0))
+        drive(self.schedule, self._crew, heard=heard, patience=patience)
+
+    def _summarize(self, stop: Stop | None) -> dict[str, Any]:
+        survey = None
+        if self.job["has_encoder"]:
+            survey = self.store.read_json(SURVEY.file)
+        if stop is not None:
+            self.ledger.drawn = stop.worst.count
+        results = summarize(self.ledger, self.suite, survey, self._information(), stop)
+        self.ledger.write_samples()
+        self.store.write_json("results.json", results)
+        return results
+
+    def _information(self) -> dict[str, Any] | None:
+        """Of what two `Information` tasks leave; None where the suite has none."""
+        if self.suite.estimation is None:
+            return None
+        normal, worst = (
+            self.store.read_json(task.file)["estimates"] for task in (NORMAL, WORST)
+        )
+        return told_of_information(
+            normal,
+            worst,
+            estimation=self.suite.estimation,
+            eps=build(self.job["ball"]).eps,
+            classes=self.classes,
+        )

@@ -1,17 +1,24 @@
-"""What an evaluation consists of: components, and the fixed grid its work is cut by."""
+"""What an evaluation consists of: its components, and what is done beside them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from rrl_dist.attacks.balls import Ball
-from rrl_dist.attacks.result import Attack
-from rrl_dist.core.errors import UserError
-from rrl_dist.training.build import build
+import torch
+from torch import nn
 
-ATOM = 64  # samples; an atom is never divided, so re-cutting units keeps its rows equal
-CLEAN = "clean"
+from rrl_dist.attacks.balls import Ball
+from rrl_dist.attacks.cascade import Cascade
+from rrl_dist.attacks.micro_batches import call_size
+from rrl_dist.attacks.result import Attack
+from rrl_dist.attacks.transfer import Transfer
+from rrl_dist.core.errors import UserError
+from rrl_dist.evaluate.corruption import Corruption, corruptions_of
+from rrl_dist.evaluate.estimation import Estimation
+from rrl_dist.evaluate.grid import CLEAN, Chain, Link
+from rrl_dist.evaluate.order import ORDERS, in_order
+from rrl_dist.training.build import build
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,8 @@ class Suite:
     """The components of an evaluation.
 
     Attributes:
-        attacks: by component name, such as "pgd20-linf@0.05"; None for "clean".
+        attacks: by component name, such as "pgd20-linf@0.05"; None for "clean" and for
+            corruptions.
         full: the components at the ball's full radius and "clean": their worst case
             is the robust accuracy.
         curve: (radius, component) by growing radius; may be empty.
@@ -27,6 +35,9 @@ class Suite:
             and the search: what the bound is held against.
         search: the component that looks for the nearest adversarial image, or None.
         shown: the component of the gallery.
+        corruptions: by component name, such as "gaussian_noise@3"; no part of the worst
+            case.
+        estimation: how the encoder's information about images is estimated, or None.
     """
 
     attacks: Mapping[str, Attack | None]
@@ -35,27 +46,63 @@ class Suite:
     levels: tuple[tuple[float, tuple[str, ...]], ...]
     search: str | None
     shown: str
+    corruptions: Mapping[str, Corruption] = field(default_factory=dict)
+    estimation: Estimation | None = None
+
+    @property
+    def chains(self) -> list[Chain]:
+        """Each component as the attacks that it is in turn, the image itself first."""
+        return [chain_of(name, attack) for name, attack in self.attacks.items()]
+
+
+def chain_of(component: str, attack: Attack | None) -> Chain:
+    """One link, or of several attacks in turn one for each and for the image itself."""
+    if not isinstance(attack, Cascade):
+        return (Link(component),)
+    names = (CLEAN, *(part.name for part in attack.attacks))
+    return tuple(Link(component, name) for name in names)
 
 
 def build_suite(
-    config: Mapping[str, Any], ball: Mapping[str, Any], *, seed: int
+    config: Mapping[str, Any],
+    ball: Mapping[str, Any],
+    *,
+    seed: int,
+    device: torch.device | None = None,
+    surrogates: Mapping[str, nn.Module] | None = None,
 ) -> Suite:
     """The attacks of a suite.
 
     Args:
         config: `attacks` (configurations by name), `micro_batch`, and `curve`: None,
             or an `attack` of those, `relative_eps`, shares of the ball's radius, and
-            perhaps `also`, a list of more attacks at these radii. Perhaps `search`: an
-            `attack` and its `ball`.
+            perhaps `also`, a list of more attacks at these radii. Perhaps `order`, see
+            `in_order`, of attacks in turn. Perhaps `search`: an
+            `attack` and its `ball`. Perhaps `corruptions`: `kinds` and `severities`.
+            Perhaps `vulnerability`: a configuration of `Estimation`.
         ball: configuration of the threat model.
         seed: of all attacks.
+        device: where they will run, which `micro_batch` None depends on; None for a
+            CPU.
+        surrogates: by name, classifiers on that device that each attack is made on as
+            well, at the full radius, for the model to be shown its images.
 
     Raises:
-        UserError: two attacks of one name, or a curve of an attack that is not there.
+        UserError: two attacks of one name, a curve of an attack that is not there, or
+            a corruption that there is not.
     """
-    make = partial(_make, size=int(config["micro_batch"]), seed=seed)
+    size = call_size(device or torch.device("cpu"), config["micro_batch"])
+    make = partial(_make, size=size, seed=seed)
     widest: Ball = build(ball)
-    at_full = _at_full_radius(config["attacks"], partial(make, ball=widest))
+    order = str(config.get("order", ORDERS[0]))
+    at_full = {
+        name: in_order(attack, order) if isinstance(attack, Cascade) else attack
+        for name, attack in _at_full_radius(
+            config["attacks"], partial(make, ball=widest)
+        ).items()
+    }
+    settings: dict[str, Any] = {"ball": widest, "seed": seed, "micro_batch": size}
+    at_full |= _transferred(config["attacks"], surrogates or {}, settings)
     along = _along_curve(config, make, widest)
     followed = [attack for group in along for attack in group]
     attacks: dict[str, Attack | None] = {CLEAN: None, **at_full}
@@ -63,6 +110,9 @@ def build_suite(
     search = _search(config.get("search"), make)
     if search is not None:
         attacks[component_name(search)] = search
+    corruptions = corruptions_of(config.get("corruptions"))
+    attacks |= dict.fromkeys(corruptions)
+    estimation = config.get("vulnerability")
     full = (CLEAN, *at_full)
     points = [(first.ball.eps, component_name(first)) for first, *_ in along]
     return Suite(
@@ -72,6 +122,8 @@ def build_suite(
         levels=_levels([*at_full.values(), *followed]),
         search=None if search is None else component_name(search),
         shown=full[min(1, len(full) - 1)],
+        corruptions=corruptions,
+        estimation=None if estimation is None else build(estimation),
     )
 
 
@@ -96,6 +148,25 @@ def _at_full_radius(
                 f"suite.attacks.{name} has the name of another, {component_name(made)}"
             )
         attacks[component_name(made)] = made
+    return attacks
+
+
+def _transferred(
+    configs: Mapping[str, Any],
+    surrogates: Mapping[str, nn.Module],
+    settings: Mapping[str, Any],
+) -> dict[str, Attack]:
+    """Each attack on each surrogate, by component name."""
+    attacks: dict[str, Attack] = {}
+    for source, surrogate in surrogates.items():
+        for own in configs.values():
+            made = Transfer(
+                surrogate=surrogate,
+                source=source,
+                attack=partial(build, own),
+                **settings,
+            )
+            attacks[component_name(made)] = made
     return attacks
 
 
@@ -156,32 +227,11 @@ def component_name(attack: Attack) -> str:
 
 
 @dataclass(frozen=True)
-class Unit:
-    """What a worker takes at once: samples `first` to `last` - 1 of one component."""
-
-    number: int
-    component: str
-    first: int
-    last: int
-
-    @property
-    def file(self) -> str:
-        """Its rows, in the evaluation's folder."""
-        return f"rows/unit-{self.number:05d}.parquet"
-
-    @property
-    def samples(self) -> int:
-        """How many (sample, component) pairs it settles."""
-        return self.last - self.first
-
-
-@dataclass(frozen=True)
 class Picture:
     """`count` images under a component, kept to be looked at."""
 
     component: str
     count: int
-    samples: int = 0  # settles no pair
 
     @property
     def file(self) -> str:
@@ -193,20 +243,22 @@ class Picture:
 class Survey:
     """Measures of the encoder on all clean images, and of the head."""
 
-    samples: int = 0  # settles no pair
-
     @property
     def file(self) -> str:
         """Its numbers, in the evaluation's folder."""
         return "survey.json"
 
 
-Task = Unit | Picture | Survey
+@dataclass(frozen=True)
+class Information:
+    """The encoder's information about images: clean ones, or attacked ones."""
+
+    attacked: bool
+
+    @property
+    def file(self) -> str:
+        """Its estimates, in the evaluation's folder."""
+        return f"information-{'worst' if self.attacked else 'normal'}.json"
 
 
-def cut(names: Sequence[str], samples: int, *, unit_atoms: int) -> list[Unit]:
-    """Units over all components; samples are positions 0 to `samples` - 1."""
-    size = ATOM * unit_atoms
-    spans = [(at, min(at + size, samples)) for at in range(0, samples, size)]
-    pairs = [(name, span) for name in names for span in spans]
-    return [Unit(i, name, *span) for i, (name, span) in enumerate(pairs)]
+Task = Picture | Survey | Information

@@ -2,9 +2,11 @@
 
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from rrl_dist.core.errors import UserError
+
+_HALVED = 8  # by three strides of 2
 
 
 def timm_backbone(
@@ -83,3 +85,51 @@ class SmallCNN(nn.Module):
 
     def forward(self, x: Any) -> Any:
         return self.layers(x)
+
+
+class InfomaxCNN(nn.Module):
+    """Three 4x4 convolutions and two linear layers, which see the whole image.
+
+    The encoder of Zhu, Zhang, Evans 2020, arXiv:2002.11798, by their released code
+    (cifar_models/encoder.py), after that of Hjelm et al. 2019, arXiv:1808.06670. Its
+    first convolutions have 64, 128 and 256 channels, the linear layers 1024 and 64.
+
+    Args:
+        image_size: side of the images in pixels, a multiple of 8: the convolutions
+            have stride 2.
+        width: channels of the first convolution; the others have 2 and 4 times as many.
+        hidden: width of the first linear layer.
+        out: features.
+
+    Raises:
+        UserError: the size is none, or (when called) not that of the images.
+    """
+
+    def __init__(self, *, image_size: int, width: int, hidden: int, out: int) -> None:
+        super().__init__()
+        side, rest = divmod(image_size, _HALVED)
+        if rest or side < 1:
+            raise UserError(
+                f"model.backbone.image_size={image_size}; this encoder halves images "
+                f"three times: set data.size to a multiple of {_HALVED}, or another "
+                "model="
+            )
+        layers: list[nn.Module] = []
+        channels = 3
+        for more in (width, 2 * width, 4 * width):
+            layers.append(nn.Conv2d(channels, more, 4, 2, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(more), nn.ReLU(inplace=True)]
+            channels = more
+        layers += [nn.Flatten(), nn.Linear(channels * side**2, hidden)]
+        layers += [nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.Linear(hidden, out))
+        self.image_size, self.num_features = image_size, out
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2:] != (self.image_size, self.image_size):
+            raise UserError(
+                f"this encoder is for images of {self.image_size} px, and gets "
+                f"{x.shape[2]}x{x.shape[3]} px; set model.backbone.image_size, or take "
+                "views that keep the size"
+            )
+        return cast(Tensor, self.layers(x))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from rrl_dist.core.errors import UserError
-from rrl_dist.objectives.objective import Frozen, Objective
+from rrl_dist.objectives.objective import Frozen, Objective, name_of
 
 
 class Around(Objective):
@@ -37,7 +37,11 @@ class Around(Objective):
         self.needs_labels = base.needs_labels
         self.moves_weights = base.moves_weights
         self.reads_weights = base.reads_weights
+        self.has_distribution = base.has_distribution
         self.teacher: Frozen | None = getattr(base, "teacher", None)
+
+    def distribution(self, h: Tensor, *, anchors: int, temperature: float) -> Tensor:
+        return self.base.distribution(h, anchors=anchors, temperature=temperature)
 
     def check(self, workers: int) -> None:
         self.base.check(workers)
@@ -48,4 +52,4 @@ class Around(Objective):
     def base_terms(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the base returned, its loss under its own name: "simclr_loss"."""
         own = {name: value for name, value in terms.items() if name != "loss"}
-        return {f"{type(self.base).__name__.lower()}_loss": terms["loss"], **own}
+        return {f"{name_of(self.base)}_loss": terms["loss"], **own}

@@ -38,11 +38,16 @@ def l2(moved: Tensor, h: Tensor, scale: Tensor) -> Tensor:
     return size / scale
 
 
-def cosine(moved: Tensor, h: Tensor, scale: Tensor) -> Tensor:
-    """1 - cos of the two rows, in [0, 2], [N]; its own scale is 1."""
+def cosine_distance(moved: Tensor, h: Tensor) -> Tensor:
+    """1 - cos of the two rows, in [0, 2], [N] in float32."""
     # As half the squared distance of unit rows: 1 - cos itself rounds below 0.
     apart = F.normalize(moved.float(), dim=1) - F.normalize(h.float(), dim=1)
     return apart.square().sum(1) / 2
+
+
+def cosine(moved: Tensor, h: Tensor, scale: Tensor) -> Tensor:
+    """`cosine_distance`, whose own scale is 1, [N]."""
+    return cosine_distance(moved, h)
 
 
 def kl(moved: Tensor, h: Tensor, scale: Tensor) -> Tensor:

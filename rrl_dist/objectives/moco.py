@@ -57,6 +57,7 @@ class MoCo(Objective):
     """
 
     moves_weights = True
+    has_distribution = True
     queues: Tensor
     oldest: Tensor
 
@@ -102,6 +103,11 @@ class MoCo(Objective):
         loss_a = info_nce(qa, kb, self.queues[1], temperature=self.temperature)
         loss_b = info_nce(qb, ka, self.queues[0], temperature=self.temperature)
         return report((loss_a + loss_b) / 2, {"key_similarity": mean_cosine(qa, kb)})
+
+    def distribution(self, h: Tensor, *, anchors: int, temperature: float) -> Tensor:
+        """Over the keys in the second queue, which first views are compared with; see
+        `Objective.distribution`."""
+        return products(_unit(self.projector(h)), self.queues[1]) / temperature
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:

@@ -25,6 +25,7 @@ class Objective(nn.Module):
         moves_weights: whether `after_step` moves frozen parameters, such as a slow
             copy's; it is then called where weights are whole. Trained ones are the
             optimizer's, which may hold copies of them.
+        has_distribution: whether it has `distribution`.
     """
 
     encoder: nn.Module
@@ -32,6 +33,7 @@ class Objective(nn.Module):
     needs_labels = False
     reads_weights = False
     moves_weights = False
+    has_distribution = False
 
     def inner(self, batch: Batch) -> Batch:
         """The inner maximization, on the raw module: adds to `batch.extras`.
@@ -50,6 +52,22 @@ class Objective(nn.Module):
         parameters' gradients is the gradient of the global loss.
         """
         raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def distribution(self, h: Tensor, *, anchors: int, temperature: float) -> Tensor:
+        """Logits of images' distributions over classes, or over other images: what
+        methods of consistency keep alike.
+
+        Args:
+            h: [M, D], features of this worker's images.
+            anchors: the first so many rows are of images that others may be compared
+                with; as many on every worker.
+            temperature: similarities of images are divided by it; logits of classes
+                are not.
+
+        Returns:
+            [M, K] float32 with gradient, of the same K things on every worker.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no distribution")
 
     def check(self, workers: int) -> None:
         """Asked before so many workers start.
@@ -111,6 +129,11 @@ class Frozen:
 def report(loss: Tensor, terms: Mapping[str, Any]) -> dict[str, Tensor]:
     """The dict that `forward` returns: the loss with graph, the terms without."""
     return {"loss": loss, **{name: value.detach() for name, value in terms.items()}}
+
+
+def name_of(objective: Objective) -> str:
+    """What it is called in configurations, its file's name, such as "pgd_at"."""
+    return type(objective).__module__.rpartition(".")[2]
 
 
 def width_of(module: nn.Module, name: str) -> int:

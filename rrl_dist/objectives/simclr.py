@@ -15,27 +15,32 @@ from rrl_dist.objectives.objective import Objective, report, width_of
 from rrl_dist.objectives.terms import check_temperature, products
 
 
-def nt_xent(za: Tensor, zb: Tensor, *, temperature: float) -> Tensor:
+def nt_xent(*views: Tensor, temperature: float) -> Tensor:
     """Normalized temperature-scaled cross-entropy over the global batch.
 
     Args:
-        za, zb: [N, D] on each worker, unit rows; row i of both shows the same sample.
+        views: two or more, each [N, D] on each worker, unit rows; row i of all shows
+            the same sample.
         temperature: > 0.
 
     Returns:
-        scalar in nats, the same on every worker: the mean over the 2 * W * N anchors.
+        scalar in nats, the same on every worker: the mean over all rows of all views
+        as anchors. Where an anchor has several partners, the sum over them, each
+        against all other rows.
     """
-    n = len(za)
-    everyone = torch.cat([all_gather(za), all_gather(zb)])  # [2WN, D]
-    total = len(everyone) // 2
-    first = rank() * n + torch.arange(n, device=za.device)  # own rows of view a
-    own = torch.cat([first, first + total])
-    logits = products(torch.cat([za, zb]), everyone) / temperature  # [2N, 2WN]
+    n = len(views[0])
+    everyone = torch.cat([all_gather(z) for z in views])  # [VWN, D]
+    total = len(everyone) // len(views)
+    first = rank() * n + torch.arange(n, device=everyone.device)  # own, of one view
+    start = total * torch.arange(len(views), device=everyone.device)
+    own = start[:, None] + first  # [V, N]
+    logits = products(torch.cat(views), everyone) / temperature  # [VN, VWN]
     # A view is not its own negative.
-    itself = F.one_hot(own, num_classes=2 * total).bool()
+    itself = F.one_hot(own.flatten(), num_classes=len(everyone)).bool()
     logits = logits.masked_fill(itself, -torch.inf)
-    partner = torch.cat([first + total, first])
-    return all_mean(F.cross_entropy(logits, partner))
+    partners = [own.roll(-away, dims=0).flatten() for away in range(1, len(views))]
+    losses = [F.cross_entropy(logits, partner) for partner in partners]
+    return all_mean(torch.stack(losses).sum())
 
 
 class SimCLR(Objective):
@@ -46,6 +51,8 @@ class SimCLR(Objective):
         projector: builds the head from the number of features.
         temperature: of the softmax, > 0.
     """
+
+    has_distribution = True
 
     def __init__(
         self,
@@ -68,3 +75,8 @@ class SimCLR(Objective):
         loss = nt_xent(za, zb, temperature=self.temperature)
         similarity = all_mean((za * zb).sum(1).mean())
         return report(loss, {"view_similarity": similarity})
+
+    def distribution(self, h: Tensor, *, anchors: int, temperature: float) -> Tensor:
+        """Over the anchors of the global batch; see `Objective.distribution`."""
+        z = F.normalize(self.projector(h).float(), dim=1)
+        return products(z, all_gather(z[:anchors])) / temperature

@@ -23,6 +23,17 @@ def products(a: Tensor, b: Tensor) -> Tensor:
         return a.float() @ b.float().T
 
 
+def divergence(logits: Tensor, moved: Tensor) -> Tensor:
+    """logits, moved: [N, K] -> KL(softmax(logits) || softmax(moved)) in nats, [N], with
+    gradients into both; 0 where they are equal, never negative."""
+    log_p, log_q = logits.float().log_softmax(1), moved.float().log_softmax(1)
+    each = F.kl_div(log_q, log_p, reduction="none", log_target=True)
+    # The sum has terms of both signs, and may round below 0. Its gradient counts there
+    # too: the attack begins where the divergence is hardly more than a rounding.
+    total = each.sum(1)
+    return total + (total.clamp_min(0) - total).detach()
+
+
 def mean_cosine(p: Tensor, z: Tensor) -> Tensor:
     """p, z: [N, D], row i of both of one sample -> mean cosine of the rows, a scalar in
     float32, with gradients into both."""

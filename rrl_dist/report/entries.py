@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rrl_dist.core.aggregate import Mean, Proportion
 from rrl_dist.core.seeds import spread
 from rrl_dist.report import labels
-from rrl_dist.report.load import Arm, Level, Run
+from rrl_dist.report.run import Arm, Level, Run
 from rrl_dist.report.settings import first_difference
 
 Number = Mean | Proportion | float | None
@@ -73,9 +73,10 @@ def method(arm: Arm) -> str:
     return titled(arm.name, arm.objective)
 
 
-def titled(name: str, objective: str) -> str:
-    """ "tarrl (TARRL(SimCLR))"."""
-    return name if objective in name else f"{name} ({objective})"
+def titled(name: str, objective: str | None) -> str:
+    """ "tarrl (TARRL(SimCLR))"; the name alone where no objective is known."""
+    known = objective is None or objective in name
+    return name if known else f"{name} ({objective})"
 
 
 def full_level(arm: Arm, eps: float) -> Level | None:
@@ -111,7 +112,7 @@ def cell(
     if len(found) > 1:
         return labels.plus_minus(spread([scale * value for value in values]), places)
     (only,) = found
-    if isinstance(only, Mean | Proportion):
+    if isinstance(only, Mean | Proportion) and only.count > 1:
         ends = [scale * end for end in (only.low, only.high)]
         return labels.interval(scale * only.value, *ends)
     return labels.number(scale * values[0])

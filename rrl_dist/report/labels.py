@@ -6,12 +6,17 @@ from collections.abc import Iterable, Sequence
 
 from rrl_dist.core.aggregate import Proportion
 from rrl_dist.core.seeds import Spread
-from rrl_dist.report.load import Run
+from rrl_dist.report.run import Run
 
 MISSING = "\u2013"  # en dash
 _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 _COMPONENT = re.compile(
     r"(?P<attack>.+?)-(?P<norm>linf|l2|l1)(@(?P<eps>\d+(\.\d+)?(e-?\d+)?))?", re.ASCII
+)
+
+# An attack that was made on another classifier, "mi-fgsm10-from-OTHER-linf@0.03137".
+TRANSFERRED = re.compile(
+    r"(?P<attack>.+?)-from-(?P<source>.+)-(linf|l2|l1)@[0-9.e-]+", re.ASCII
 )
 
 
@@ -77,7 +82,8 @@ def attack(component: str) -> str:
     parts = [re.sub(r"([a-z])(\d+)$", r"\1-\2", part) for part in name.split("-")]
     title = "-".join(_word(part) for part in parts)
     if match is None:
-        return title if re.fullmatch(r"(a?pgd|fab|square)[a-z0-9-]*", name) else name
+        known = re.fullmatch(r"(a?pgd|fab|square|mi-fgsm)[a-z0-9-]*", name)
+        return title if known else name
     size = f" {radius(float(match['eps']))}" if match["eps"] else ""
     return f"{title} {norm(match['norm'])}{size}"
 
@@ -104,8 +110,8 @@ def images(run: Run, accuracies: Iterable[Proportion]) -> str:
 
 
 def seeds(run: Run) -> str:
-    """ "one seed" or "3 seeds"."""
-    return "one seed" if run.seeds == 1 else f"{run.seeds} seeds"
+    """ "one seed (0)" or "3 seeds"."""
+    return f"one seed ({run.seed})" if run.seeds == 1 else f"{run.seeds} seeds"
 
 
 def several_seeds(runs: Sequence[Run]) -> str:

@@ -1,143 +1,30 @@
 """A finished run, read from its folder."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rrl_dist.core.aggregate import Mean, Proportion
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import read_json
+from rrl_dist.report.run import (
+    Arm,
+    Corruptions,
+    Distance,
+    Level,
+    Point,
+    Representation,
+    Run,
+    Step,
+    Vulnerability,
+)
 from rrl_dist.report.settings import read_settings
 
 SCHEMA = 1
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Point:
-    """Accuracy at one attack size; `eps` is in [0, 1] pixels."""
-
-    eps: float
-    accuracy: Proportion
-
-
-@dataclass(frozen=True)
-class Level:
-    """The bound on the adversarial loss at one attack size, all losses in nats.
-
-    Attributes:
-        eps: in [0, 1] pixels.
-        clean_loss, loss: cross-entropy on clean images, and the worst one measured.
-        head_norm: spectral norm of the linear head.
-        displacement: R(f), how far attacks moved features.
-        relative: R(f) over the features' spread; None where they have none.
-        bound: clean_loss + sqrt(2) head_norm displacement.
-    """
-
-    eps: float
-    clean_loss: Mean
-    head_norm: float
-    displacement: Mean
-    relative: Mean | None
-    bound: Mean
-    loss: Mean
-
-
-@dataclass(frozen=True)
-class Distance:
-    """Mean distance of images to the nearest wrong one that a search found.
-
-    Attributes:
-        norm: "l2".
-        radius: the largest tried; images that were not broken count with it.
-        mean: over all images; those wrong from the start count 0.
-        censored: how many were not broken.
-    """
-
-    norm: str
-    radius: float
-    mean: Mean
-    censored: int
-
-
-@dataclass(frozen=True)
-class Representation:
-    """Measures of an encoder on clean images.
-
-    Attributes:
-        feature_std: of unit features, mean over columns.
-        effective_rank: of the centred features.
-        sigma_squared_sum: over layers, of each one's largest singular value; None where
-            a layer has no exact operator.
-    """
-
-    feature_std: float
-    effective_rank: float
-    sigma_squared_sum: float | None
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One trained encoder of a run, evaluated on one task.
-
-    Attributes:
-        name: its key in the run: the arm, or arm and task.
-        objective, backbone, protocol: as configured: "deacl", "resnet18", "slf".
-        components: accuracy by component, such as "clean" or "pgd20-linf@0.05".
-        worst: share of images that survive all components.
-        curve: accuracy against attack size, by growing eps; may be empty.
-        minutes: what the arm took, training and evaluation; None where not recorded.
-        arm, task: the two parts of the name; no task where the run has none.
-        levels: the bound by growing eps; may be empty.
-        distance, representation: None where not measured.
-    """
-
-    name: str
-    objective: str
-    backbone: str
-    protocol: str
-    components: Mapping[str, Proportion]
-    worst: Proportion
-    curve: tuple[Point, ...]
-    minutes: float | None
-    arm: str
-    task: str | None = None
-    levels: tuple[Level, ...] = ()
-    distance: Distance | None = None
-    representation: Representation | None = None
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run, as `results.json` and `cost.json` tell it.
-
-    Attributes:
-        name, data, split: the run's name, its data set, the split evaluated.
-        seed, seeds: the training seed; how many seeds the numbers cover.
-        norm, eps: threat model; "linf", "l2" or "l1", radius in [0, 1] pixels.
-        curve_attack: attack of the curves, such as "pgd20"; None if not recorded.
-        device: where it ran, in words; None where not recorded.
-        arms: in the order of `arm_order`, in which the experiment ran them.
-        tasks: the classes of each task, as they were given; empty without tasks.
-        settings: what sets it apart from other runs, seed and folders aside, by dotted
-            name; None where not recorded.
-    """
-
-    name: str
-    data: str
-    split: str
-    seed: int
-    seeds: int
-    norm: str
-    eps: float
-    curve_attack: str | None
-    device: str | None
-    arms: tuple[Arm, ...]
-    tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    settings: Mapping[str, Any] | None = None
 
 
 def load_run(folder: Path) -> Run:
@@ -213,18 +100,25 @@ def _arm(name: str, arm: dict[str, Any], cost: dict[str, Any] | None) -> Arm:
     points = [Point(float(p["eps"]), _proportion(p)) for p in arm.get("curve", [])]
     return Arm(
         name=name,
-        objective=str(arm["objective"]),
+        objective=_optional(str, arm["objective"]),
         backbone=str(arm["backbone"]),
-        protocol=str(arm["protocol"]),
+        protocol=_optional(str, arm["protocol"]),
         components={k: _proportion(v) for k, v in arm["components"].items()},
         worst=_proportion(arm["worst"]),
         curve=tuple(sorted(points, key=lambda point: point.eps)),
         minutes=None if cost is None else float(cost["seconds"]) / 60,
         arm=str(arm.get("arm", name)),
         task=None if arm.get("task") is None else str(arm["task"]),
-        levels=tuple(_level(entry) for entry in arm.get("bound", [])),
+        levels=tuple(_level(entry) for entry in arm.get("bound") or ()),
         distance=_optional(_distance, arm.get("distance")),
         representation=_optional(_representation, arm.get("representation")),
+        vulnerability=_optional(_vulnerability, arm.get("vulnerability")),
+        corruptions=_optional(_corruptions, arm.get("corruptions")),
+        after={
+            name: tuple(Step(str(s["attack"]), _proportion(s)) for s in entry["after"])
+            for name, entry in arm["components"].items()
+            if "after" in entry
+        },
     )
 
 
@@ -250,10 +144,32 @@ def _distance(entry: dict[str, Any]) -> Distance:
 
 
 def _representation(entry: dict[str, Any]) -> Representation:
+    sigmas = entry.get("sigmas")
     return Representation(
         feature_std=float(entry["feature_std"]),
         effective_rank=float(entry["effective_rank"]),
         sigma_squared_sum=_optional(float, entry["sigma_squared_sum"]),
+        largest_sigma=max(map(float, sigmas.values())) if sigmas else None,
+    )
+
+
+def _vulnerability(entry: dict[str, Any]) -> Vulnerability:
+    return Vulnerability(
+        estimator=str(entry["estimator"]),
+        batch_size=int(entry["batch_size"]),
+        log_batch_size=float(entry["log_batch_size"]),
+        normal=_mean_of_batches(entry["normal"]),
+        worst=_mean_of_batches(entry["worst"]),
+        difference=_mean_of_batches(entry["vulnerability"]),
+        risk=_mean_of_batches(entry["adversarial_risk"]),
+        near_ceiling=bool(entry["near_ceiling"]),
+    )
+
+
+def _corruptions(entry: dict[str, Any]) -> Corruptions:
+    return Corruptions(
+        error=_mean(entry["error"]),
+        kinds={name: _mean(kind["error"]) for name, kind in entry["kinds"].items()},
     )
 
 
@@ -267,6 +183,13 @@ def _mean(entry: dict[str, Any]) -> Mean:
     if not low <= value <= high or count < 1:
         raise ValueError(f"{value} [{low}, {high}] of {count} is no mean")
     return Mean(value, low, high, count)
+
+
+def _mean_of_batches(entry: dict[str, Any]) -> Mean:
+    """Of one batch there is no interval, and the mean has no width."""
+    only = entry["value"] if entry["count"] == 1 else None
+    ends = {key: only if entry[key] is None else entry[key] for key in ("low", "high")}
+    return _mean({**entry, **ends})
 
 
 def _proportion(entry: dict[str, Any]) -> Proportion:

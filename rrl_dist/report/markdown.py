@@ -6,16 +6,25 @@ from pathlib import Path
 
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import write_bytes, write_json
+from rrl_dist.report.cascades import cascade_table
+from rrl_dist.report.corruption import corruption_table
 from rrl_dist.report.entries import are_seeds
 from rrl_dist.report.gallery import gallery
-from rrl_dist.report.load import Run, load_run
+from rrl_dist.report.load import load_run
 from rrl_dist.report.measures import bound_table, measures_table
+from rrl_dist.report.overview import overview_table
 from rrl_dist.report.plots import robustness_curve
+from rrl_dist.report.run import Run
 from rrl_dist.report.seeds import lead_of_seeds, seeds_table
-from rrl_dist.report.tables import Table, escape, lead, robustness_table
+from rrl_dist.report.tables import Table, attacked, escape, lead, robustness_table
 from rrl_dist.report.terms import as_json, compare_terms, terms_table
+from rrl_dist.report.transfers import transfer_table
+from rrl_dist.report.vulnerability import vulnerability_table
 
 EACH_SEED, BOUND = "Each seed", "Bound on the adversarial loss"
+OVERVIEW = "Side by side"
+CASCADES = "After each attack"
+TRANSFERS = "Images made on others"
 TOO_LONG = (EACH_SEED, BOUND)  # for a terminal
 
 
@@ -23,6 +32,9 @@ def write_report(
     run_folders: Sequence[Path], out_folder: Path, *, against: str | None
 ) -> list[Path]:
     """Write `report.md`, and for each run `curve.png` and `gallery.png`.
+
+    Where more than accuracy was measured, the methods side by side are in `overview.md`
+    too.
 
     With several runs, pictures carry the run's name: `curve-NAME.png`. A run without
     curves or without `gallery/ARM.npz` files gets no such picture.
@@ -44,7 +56,8 @@ def write_report(
         raise UserError("no run to report on; name at least one run")
     runs = [load_run(folder) for folder in run_folders]
     endings = _endings(runs)
-    terms = [] if against is None else _terms(runs, out_folder, against)
+    alone = [] if against is None else _terms(runs, out_folder, against)
+    alone += _overview(runs, out_folder)
     pictures: list[Path] = []
     parts = ["# " + escape(", ".join(run.name for run in runs))]
     parts += [escape(sentence) for sentence in leads(runs)]
@@ -58,15 +71,16 @@ def write_report(
         pictures += [path for _, path in drawn]
     page = out_folder / "report.md"
     write_bytes(page, ("\n\n".join(parts) + "\n").encode())
-    return [page, *terms, *pictures]
+    return [page, *alone, *pictures]
 
 
 def leads(runs: Sequence[Run]) -> list[str]:
-    """The result in a sentence: of the seeds together, or of each run."""
+    """The result in a sentence: of the seeds together, or of each run that attacked."""
     if are_seeds(runs):
-        return [lead_of_seeds(runs)]
-    several = len(runs) > 1
-    return [(f"{run.name}: " if several else "") + lead(run) for run in runs]
+        return [lead_of_seeds(runs)] if attacked(runs) else []
+    names = [f"{run.name}: " if len(runs) > 1 else "" for run in runs]
+    told = zip(names, runs, strict=True)
+    return [name + lead(run) for name, run in told if attacked([run])]
 
 
 def tables(runs: Sequence[Run], against: str | None) -> dict[str, Table]:
@@ -80,7 +94,12 @@ def tables(runs: Sequence[Run], against: str | None) -> dict[str, Table]:
             compare_terms(runs, against), runs, against
         )
     others = {
+        OVERVIEW: overview_table(runs),
+        CASCADES: cascade_table(runs),
+        TRANSFERS: transfer_table(runs),
         "Representation": measures_table(runs),
+        "Representation vulnerability": vulnerability_table(runs),
+        "Corruptions": corruption_table(runs),
         BOUND: bound_table(runs),
     }
     return found | {k: table for k, table in others.items() if table is not None}
@@ -92,6 +111,15 @@ def _terms(runs: Sequence[Run], out_folder: Path, against: str) -> list[Path]:
     write_bytes(page, terms_table(found, runs, against).to_markdown().encode())
     write_json(numbers, as_json(found, runs, against))
     return [page, numbers]
+
+
+def _overview(runs: Sequence[Run], out_folder: Path) -> list[Path]:
+    found = overview_table(runs)
+    if found is None:
+        return []
+    page = out_folder / "overview.md"
+    write_bytes(page, found.to_markdown().encode())
+    return [page]
 
 
 def _endings(runs: Sequence[Run]) -> list[str]:

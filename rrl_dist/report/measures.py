@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from rrl_dist.report import labels
-from rrl_dist.report.entries import Entry, Number, are_seeds, cell, entries, full_level
-from rrl_dist.report.load import Arm, Level, Run
-from rrl_dist.report.seeds import WHAT_VARIES
+from rrl_dist.report.entries import Entry, Number, cell, entries, full_level
+from rrl_dist.report.run import Arm, Level, Run
+from rrl_dist.report.seeds import what_intervals_cover
 from rrl_dist.report.tables import Table
 
 WHAT_MOVES = "R(f) is how far the worst attack moves an image's feature, on average"
@@ -16,6 +16,11 @@ def sigma_squared(arm: Arm) -> float | None:
     """Sum over the encoder's layers of the squared largest singular value."""
     found = arm.representation
     return None if found is None else found.sigma_squared_sum
+
+
+def largest_sigma(arm: Arm) -> float | None:
+    """Of the encoder's layers, the largest singular value."""
+    return None if arm.representation is None else arm.representation.largest_sigma
 
 
 def distance(arm: Arm) -> Number:
@@ -92,13 +97,7 @@ def _caption(runs: Sequence[Run], columns: Collection[str]) -> str:
         )
     if "sum of sigma\u00b2" in columns:
         told.append("sigma is a layer's largest singular value.")
-    return " ".join([*told, _intervals(runs)])
-
-
-def _intervals(runs: Sequence[Run]) -> str:
-    if are_seeds(runs):
-        return f"{labels.several_seeds(runs)}; {WHAT_VARIES}."
-    return "Intervals are at 95 % and cover the sampling of test images only."
+    return " ".join([*told, what_intervals_cover(runs)])
 
 
 def bound_table(runs: Sequence[Run]) -> Table | None:
@@ -120,7 +119,7 @@ def bound_table(runs: Sequence[Run]) -> Table | None:
     caption = (
         f"Losses in nats. {WHAT_MOVES}; bound = clean loss + sqrt(2) head norm R(f), "
         "which the loss under the same attacks cannot exceed on any image. "
-        f"{_intervals(runs)}"
+        f"{what_intervals_cover(runs)}"
     )
     return Table((*first, "eps", *losses), tuple(rows), caption, labels=len(first) + 1)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rrl_dist.core.errors import UserError
 from rrl_dist.report import labels
 from rrl_dist.report.figures import PALE, drawing
-from rrl_dist.report.load import Arm, Run
+from rrl_dist.report.run import Arm, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,11 +5,18 @@ from functools import partial
 
 from rrl_dist.core.seeds import spread, t_interval
 from rrl_dist.report import labels
-from rrl_dist.report.entries import Entry, cell, entries
-from rrl_dist.report.load import Arm, Run
-from rrl_dist.report.tables import Table, components_of, facts_of
+from rrl_dist.report.entries import Entry, are_seeds, cell, entries
+from rrl_dist.report.run import Arm, Run
+from rrl_dist.report.tables import Table, attacked, components_of, facts_of
 
 WHAT_VARIES = "\u00b1 is the standard deviation over training seeds"
+
+
+def what_intervals_cover(runs: Sequence[Run]) -> str:
+    """A caption's last sentence: what the numbers' intervals are over."""
+    if are_seeds(runs):
+        return f"{labels.several_seeds(runs)}; {WHAT_VARIES}."
+    return "Intervals are at 95 % and cover the sampling of test images only."
 
 
 def seeds_table(runs: Sequence[Run]) -> Table:
@@ -21,10 +28,12 @@ def seeds_table(runs: Sequence[Run]) -> Table:
     rows = []
     for entry in entries(runs):
         cells = [_percent(entry, partial(_accuracy, key=key)) for key in components]
-        ends = _percent(entry, lambda arm: arm.worst.value), _minutes(entry)
-        rows.append((entry.method, entry.arms[0].backbone, *cells, *ends))
+        worst = [_percent(entry, lambda arm: arm.worst.value)] if attacked(runs) else []
+        ends = *cells, *worst, _minutes(entry)
+        rows.append((entry.method, entry.arms[0].backbone, *ends))
     attacks = [labels.attack(key) for key in components]
-    header = ("method", "backbone", *attacks, "worst case", "minutes")
+    attacks += ["worst case"] if attacked(runs) else []
+    header = ("method", "backbone", *attacks, "minutes")
     devices = {run.device for run in runs}
     device = f", minutes on {devices.pop()}" if len(devices) == 1 else ""
     caption = (

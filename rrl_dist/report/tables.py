@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rrl_dist.core.aggregate import Proportion
 from rrl_dist.report import labels
 from rrl_dist.report.entries import method
-from rrl_dist.report.load import Arm, Run
+from rrl_dist.report.run import Arm, Run
 
 _TEXT_WIDTH = 100
 _WIDEST_COLUMN = 24
@@ -103,7 +103,7 @@ class Table:
 
         cells = [row[column] for row in (self.header, *self.rows)]
         lines = [s for cell in cells for s in self._stacked(cell, column).splitlines()]
-        return min(_WIDEST_COLUMN, max(map(cell_len, lines), default=0)) + 2  # gap
+        return min(_WIDEST_COLUMN, max(map(cell_len, lines), default=0)) + 3  # gap
 
 
 def escape(text: str) -> str:
@@ -123,17 +123,27 @@ def robustness_table(runs: Sequence[Run]) -> Table:
         prefix = f"{run.name}: " if len(runs) > 1 else ""
         for arm in run.arms:
             cells = [_cell(arm.components.get(key)) for key in components]
-            ends = labels.percent(arm.worst), labels.minutes(arm.minutes)
-            rows.append((prefix + method(arm), arm.backbone, *cells, *ends))
+            cells += [labels.percent(arm.worst)] if attacked(runs) else []
+            ends = *cells, labels.minutes(arm.minutes)
+            rows.append((prefix + method(arm), arm.backbone, *ends))
     attacks = [labels.attack(key) for key in components]
-    header = ("method", "backbone", *attacks, "worst case", "minutes")
+    attacks += ["worst case"] if attacked(runs) else []
+    header = ("method", "backbone", *attacks, "minutes")
     return Table(header, tuple(rows), _caption(runs), labels=2)
 
 
 def components_of(runs: Sequence[Run]) -> list[str]:
-    """Every component of the runs, weak attacks before strong ones."""
+    """Every component of the runs, weak attacks before strong ones; but those made on
+    other classifiers, which have a table of their own."""
     found = {key for run in runs for arm in run.arms for key in arm.components}
-    return sorted(found | {"clean"}, key=_rank)
+    own = {key for key in found if labels.TRANSFERRED.fullmatch(key) is None}
+    return sorted(own | {"clean"}, key=_rank)
+
+
+def attacked(runs: Sequence[Run]) -> bool:
+    """Whether anything but clean images was tried."""
+    components = {key for run in runs for arm in run.arms for key in arm.components}
+    return components != {"clean"}
 
 
 def _rank(component: str) -> tuple[int, str]:
@@ -165,16 +175,16 @@ def facts_of(run: Run) -> str:
     """What holds for all of a run's numbers: data, images, threat model, protocol."""
     steps = labels.of_255(run.eps) if run.norm == "linf" else None
     eps = f"{run.eps:.4g}" + (f" ({steps})" if steps else "")
-    used = {arm.protocol.upper(): arm.name for arm in run.arms}
-    if len(used) == 1:
-        protocol = next(iter(used))
+    used = {arm.name: arm.protocol.upper() for arm in run.arms if arm.protocol}
+    if len(set(used.values())) == 1:
+        protocols = list(used.values())[:1]
     else:
-        protocol = ", ".join(f"{a.name} {a.protocol.upper()}" for a in run.arms)
+        protocols = [f"{name} {protocol}" for name, protocol in used.items()]
     everything = [p for arm in run.arms for p in (*arm.components.values(), arm.worst)]
     count = labels.images(run, everything)
     tasks = "; ".join(f"{name} is {_classes(run.tasks[name])}" for name in run.tasks)
     about = f"{run.data} ({tasks})" if tasks else run.data
-    return f"{about}, {count}, {labels.norm(run.norm)} eps {eps}, {protocol}"
+    return ", ".join([about, count, f"{labels.norm(run.norm)} eps {eps}", *protocols])
 
 
 def _classes(names: Sequence[str]) -> str:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rrl_dist.core.aggregate import rounded
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.seeds import Interval, spread, t_interval
 from rrl_dist.report import labels
-from rrl_dist.report.entries import not_seeds, titled, value_of
-from rrl_dist.report.load import Arm, Run
+from rrl_dist.report.corruption import corruption_error, error_on, kinds_of
+from rrl_dist.report.entries import Number, not_seeds, titled, value_of
 from rrl_dist.report.measures import (
     WHAT_MOVES,
     bound_gap,
@@ -17,8 +18,10 @@ from rrl_dist.report.measures import (
     distance,
     sigma_squared,
 )
+from rrl_dist.report.run import Arm, Run
 from rrl_dist.report.seeds import WHAT_VARIES
 from rrl_dist.report.tables import Table, facts_of
+from rrl_dist.report.vulnerability import vulnerability
 
 Read = Callable[[Arm, float], float | None]
 
@@ -57,7 +60,34 @@ MEASURES = (
         "sigma_squared_sum", "sum of sigma\u00b2", lambda arm, _: sigma_squared(arm)
     ),
     Measure("distance", "mean distance", lambda arm, _: value_of(distance(arm))),
+    Measure(
+        "vulnerability",
+        "vulnerability, nats",
+        lambda arm, _: value_of(vulnerability(arm)),
+    ),
+    Measure(
+        "corruption_error",
+        "error on corruptions, %",
+        lambda arm, _: _percent(corruption_error(arm)),
+        1,
+    ),
 )
+
+
+def _measures(runs: Sequence[Run]) -> list[Measure]:
+    """Those of every run, and the error on each kind of corruption that is there."""
+    return [*MEASURES, *(_error_on(kind) for kind in kinds_of(runs))]
+
+
+def _error_on(kind: str) -> Measure:
+    title = f"error on {kind.replace('_', ' ')}, %"
+    read = partial(error_on, kind=kind)
+    return Measure(f"error_{kind}", title, lambda arm, _: _percent(read(arm)), 1)
+
+
+def _percent(number: Number) -> float | None:
+    value = value_of(number)
+    return None if value is None else 100 * value
 
 
 @dataclass(frozen=True)
@@ -113,14 +143,16 @@ def compare_terms(runs: Sequence[Run], against: str) -> list[Term]:
     for place, arm in enumerate(runs[0].arms):
         if arm.arm != against and arm.task in off:
             pairs = [(run.arms[off[arm.task]], run.arms[place]) for run in runs]
-            found += _terms(pairs, runs[0].eps)
+            found += _terms(pairs, runs[0].eps, _measures(runs))
     return found
 
 
-def _terms(pairs: Sequence[tuple[Arm, Arm]], eps: float) -> list[Term]:
+def _terms(
+    pairs: Sequence[tuple[Arm, Arm]], eps: float, measures: Sequence[Measure]
+) -> list[Term]:
     """The measures that are there with the term off and on, under every seed."""
     found = []
-    for measure in MEASURES:
+    for measure in measures:
         off = [measure.read(one, eps) for one, _ in pairs]
         on = [measure.read(other, eps) for _, other in pairs]
         before = tuple(value for value in off if value is not None)

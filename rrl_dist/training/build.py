@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.randomness import torch_stream
 from rrl_dist.models.artefact import Artefact, load_artefact, load_strictly
-from rrl_dist.models.backbones import SmallCNN, timm_backbone
+from rrl_dist.models.backbones import InfomaxCNN, SmallCNN, timm_backbone
 from rrl_dist.models.encoder import Classifier, Encoder
 from rrl_dist.models.wide_resnet import WideResNet
 from rrl_dist.objectives.objective import Frozen, Objective
@@ -186,7 +186,7 @@ def _weights(folder: Path) -> str:
 
 _BACKBONES = {
     f"{made.__module__}.{made.__qualname__}": made
-    for made in (timm_backbone, SmallCNN, WideResNet)
+    for made in (timm_backbone, SmallCNN, InfomaxCNN, WideResNet)
 }
 
 

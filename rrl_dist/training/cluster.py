@@ -23,10 +23,13 @@ def session(config: Mapping[str, Any]) -> Iterator[Cluster]:
 
     Args:
         config: `kind` (debug, local, auto), `workers`, `threads`, `gpu` (true, false
-            or "auto"), and but for debug `max_failures`.
+            or "auto"), but for debug `max_failures`, and perhaps `max_workers`; for
+            debug alone perhaps `anomaly` and `overfit`.
 
     Yields:
-        the configuration with `gpu` settled and `cpus_per_worker` set.
+        the configuration with `gpu` settled, and but for debug `asked_gpu` as it was,
+        `cpus_per_worker`, and the `cpus` and `gpus` that there are: perhaps too few for
+        all workers, see `places` and `check_places`.
 
     Raises:
         UserError: what is asked for is not there, before any worker starts.
@@ -50,6 +53,19 @@ def session(config: Mapping[str, Any]) -> Iterator[Cluster]:
         ray.shutdown()
 
 
+def joined(config: Mapping[str, Any]) -> Cluster:
+    """As `session`, of the Ray session that this process is in already; that also says
+    that it is `joined`.
+
+    Raises:
+        UserError: what is asked for is not there.
+    """
+    import ray
+
+    found = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return {**_settled(config, found), "joined": True}
+
+
 def check(config: Mapping[str, Any]) -> None:
     """Find mistakes that need no cluster to be seen.
 
@@ -62,12 +78,45 @@ def check(config: Mapping[str, Any]) -> None:
     for name, value in (("workers", workers), ("threads", threads)):
         if int(value) < 1:
             raise UserError(f"cluster.{name}={value}; set at least 1")
+    if config.get("betons", "shared") not in ("shared", "node"):
+        raise UserError(f"cluster.betons={config['betons']}; choose shared or node")
+    _check_elastic(config, int(workers))
+    _check_debugging(config)
     if kind == "debug" and int(workers) != 1:
         raise UserError(f"cluster=debug has one worker, not {workers}; use local")
     if kind == "auto":
         uses_gpus(config, int(workers))  # those of the cluster are not known yet
     else:
         _check_machine(config)
+
+
+def _check_debugging(config: Mapping[str, Any]) -> None:
+    overfit = config.get("overfit")
+    if overfit is not None and (type(overfit) is not int or overfit < 1):
+        raise UserError(
+            f"cluster.overfit={overfit}; set how many batches, from 1 on, or null"
+        )
+    for name in ("anomaly", "overfit"):
+        if config.get(name) and config["kind"] != "debug":
+            raise UserError(
+                f"cluster.{name} is for cluster=debug alone; use that, or leave it out"
+            )
+
+
+def _check_elastic(config: Mapping[str, Any], workers: int) -> None:
+    most, least = config.get("max_workers"), config.get("min_workers")
+    if most is not None and int(most) < workers:
+        raise UserError(
+            f"cluster.max_workers={most} is less than cluster.workers={workers}; set "
+            f"cluster.max_workers={workers} or more, or null"
+        )
+    if least is not None and not 1 <= int(least) <= workers:
+        raise UserError(
+            f"cluster.min_workers={least} is not within 1 and cluster.workers="
+            f"{workers}; set a number that is, or null"
+        )
+    if float(config.get("wait", 0)) < 0:
+        raise UserError(f"cluster.wait={config['wait']}; set seconds, 0 or more")
 
 
 def _check_machine(config: Mapping[str, Any]) -> None:
@@ -86,7 +135,6 @@ def _start(kind: str, workers: int) -> None:
     # Read by Ray when it is imported: it prints no advice, and reports usage to no one.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
 
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if kind == "local":
@@ -106,9 +154,7 @@ def _start(kind: str, workers: int) -> None:
     else:
         options["address"] = "auto"
     try:
-        # Ray's own answer to SIGTERM would end the process without a word.
-        with handlers_kept():
-            ray.init(**options)
+        _init(options)
     except ConnectionError:
         raise UserError(
             "cluster=auto found no Ray cluster that lets it in; run inside a Ray job, "
@@ -116,16 +162,88 @@ def _start(kind: str, workers: int) -> None:
         ) from None
 
 
+def _init(options: Mapping[str, Any]) -> None:
+    """Ray gives its own processes 30 seconds, which a machine that is busy may not
+    keep: then once more."""
+    import ray
+
+    for again in (True, False):
+        try:
+            # Ray's own answer to SIGTERM would end the process without a word.
+            with handlers_kept():
+                ray.init(**options)
+            return
+        except ConnectionError:
+            raise
+        except ray.exceptions.AuthenticationError:
+            raise UserError(
+                "the Ray cluster asks for a token, and none that it takes is here; "
+                "copy the head's ~/.ray/auth_token here, or set RAY_AUTH_TOKEN to it"
+            ) from None
+        except Exception as error:  # Ray raises plain ones
+            ray.shutdown()
+            if not again:
+                told = f"{error}".strip().partition("\n")[0].rstrip(".")
+                raise UserError(
+                    f"Ray did not start, twice ({told}); end what keeps this machine "
+                    "busy and give the same command again, or use cluster=debug"
+                ) from error
+
+
 def _settled(config: Mapping[str, Any], resources: Mapping[str, float]) -> Cluster:
-    workers = int(config["workers"])
-    gpu = uses_gpus(config, int(resources.get("GPU", 0)))
-    cpus = int(resources.get("CPU", 0))
+    cpus, gpus = (int(resources.get(kind, 0)) for kind in ("CPU", "GPU"))
+    settled = {"cpus_per_worker": 1, "cpus": cpus, "gpus": gpus}
+    # Nodes of a cluster may still come: who needs them looks for what is missing.
+    asked = config["gpu"]
+    may_come = config["kind"] == "auto" and asked is True
+    gpu = may_come or uses_gpus({**config, "workers": 1}, gpus)
+    return {**config, "gpu": gpu, "asked_gpu": asked, **settled}
+
+
+def places(cluster: Mapping[str, Any]) -> int:
+    """Of the workers that are asked for, those that a started cluster has room for.
+
+    Raises:
+        UserError: it has room for none.
+    """
+    workers = int(cluster["workers"])
+    if cluster["kind"] == "debug":
+        return workers
+    check_cpus(cluster)
+    uses_gpus({**cluster, "workers": 1}, int(cluster["gpus"]))
+    room = cluster["cpus"] // cluster["cpus_per_worker"]
+    if cluster["gpu"]:
+        room = min(room, int(cluster["gpus"] / cluster.get("gpus_per_worker", 1)))
+    return min(workers, max(int(room), 1))
+
+
+def check_places(cluster: Mapping[str, Any]) -> None:
+    """For those whose workers must all be there at once, as in training.
+
+    Raises:
+        UserError: the cluster has no room for them.
+    """
+    check_cpus(cluster)
+    workers, cpus = int(cluster["workers"]), int(cluster["cpus"])
+    uses_gpus(cluster, int(cluster["gpus"]))
     if workers > cpus:
         raise UserError(
             f"cluster.workers={workers} but the cluster has {cpus} CPUs; "
-            f"set cluster.workers={max(cpus, 1)}"
+            f"set cluster.workers={cpus}"
         )
-    return {**config, "gpu": gpu, "cpus_per_worker": 1}
+
+
+def check_cpus(cluster: Mapping[str, Any]) -> None:
+    """For those who cannot wait for nodes.
+
+    Raises:
+        UserError: a started cluster has no CPUs.
+    """
+    if cluster["cpus"] < 1:
+        raise UserError(
+            f"cluster.workers={cluster['workers']} but the cluster has no CPUs; start "
+            "a node that has some"
+        )
 
 
 def worker_variables(*, threads: int, gpu: bool) -> dict[str, str]:

@@ -12,6 +12,13 @@ from rrl_dist.core.errors import UserError
 
 Version = tuple[int, int]
 
+# Of PyTorch's packages, by CUDA's major version: a driver runs what is built for its
+# own. Both have torch 2.11 and all later ones until now; none for CUDA 11 has.
+_INDEXES = {
+    12: "https://download.pytorch.org/whl/cu126",
+    13: "https://download.pytorch.org/whl/cu130",
+}
+
 
 def check_driver() -> None:
     """A GPU that torch cannot use is told of: torch itself goes on on the CPU.
@@ -29,7 +36,7 @@ def check_driver() -> None:
         raise UserError(
             f"the NVIDIA driver here is for CUDA {_text(driver)}, and torch "
             f"{torch.__version__} needs CUDA {_text(needed)}; update the driver, or "
-            f"install a torch built for CUDA {_text(driver)}, or set cluster.gpu=false"
+            f"{_other_torch(driver)}set cluster.gpu=false"
         )
     raise UserError(
         f"a GPU is here, but torch cannot use it ({_complaint()}); mend that, or set "
@@ -99,6 +106,12 @@ def _driver() -> Version | None:
     if started and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value:
         return version.value // 1000, version.value % 1000 // 10
     return None
+
+
+def _other_torch(driver: Version) -> str:
+    """Where a torch is that this driver is new enough for, if there is one."""
+    index = _INDEXES.get(driver[0])
+    return f"install torch and torchvision from {index}, or " if index else ""
 
 
 def _version(text: str) -> Version:

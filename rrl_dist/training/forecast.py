@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rrl_dist.core.batch import Batch
 from rrl_dist.objectives.objective import Frozen, Objective
-from rrl_dist.training.checkpoint import KEPT
+from rrl_dist.training.checkpoint_policy import kept_of
 from rrl_dist.training.rehearsal import Config, alone, random_batch, untrained
 from rrl_dist.training.strategies import TorchStrategy
 
@@ -78,18 +78,29 @@ def forecast(
     buffers = float(sum(b.nbytes for b in objective.buffers()))
     # Momentum; Adam keeps one moment more.
     moments = 2 if "adam" in str(stage["optim"]["optimizer"]["_target_"]) else 1
+    kept = kept_of(stage["train"]["checkpoints"]).most
     by_stage = (moments * trained, trained, weights)
     return Forecast(
         hours=steps * share * seconds / 3600,
         memory=_cut(stage, by_stage, workers) + buffers + held * activations,
-        disk=weights + KEPT * (weights + buffers + moments * trained),
+        disk=weights + kept * (weights + buffers + moments * trained),
     )
 
 
+# Of state, gradients and weights.
+_OFFLOADED = {"none": (), "optimizer": (0,), "all": (0, 2)}
+
+
 def _cut(stage: Config, by_stage: Sequence[float], workers: int) -> float:
-    """Bytes that a worker holds of what ZeRO 1, 2 and 3 cut up."""
+    """Bytes that a worker holds of what ZeRO 1, 2 and 3 cut up, beside what it offloads
+    to the host's memory."""
     zero = int(stage["strategy"].get("stage", 0))
-    return sum(n / (workers if zero > i else 1) for i, n in enumerate(by_stage))
+    offloaded = _OFFLOADED[stage["strategy"].get("offload", "none")]
+    return sum(
+        n / (workers if zero > i else 1)
+        for i, n in enumerate(by_stage)
+        if i not in offloaded
+    )
 
 
 def _measure(

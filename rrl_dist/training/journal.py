@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rrl_dist.core.storage import write_bytes, writing
 from rrl_dist.training.board import Board
+from rrl_dist.training.breakdown import Breakdown
 
 
 class TrainingDivergedError(Exception):
@@ -27,10 +28,19 @@ class Journal:
         folder: the run directory; receives `metrics.jsonl` and `tensorboard/`.
         writes: whether this worker keeps the files.
         start: steps already done; what an earlier attempt wrote beyond is dropped.
+        breakdown: measures the parts of a step, whose means are written too.
     """
 
-    def __init__(self, folder: Path, *, writes: bool, start: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        writes: bool,
+        start: int,
+        breakdown: Breakdown | None = None,
+    ) -> None:
         self.path = folder / "metrics.jsonl"
+        self.breakdown = breakdown or Breakdown(torch.device("cpu"), measures=False)
         self.writes = writes
         self._steps: list[int] = []
         self._terms: list[dict[str, Tensor]] = []
@@ -73,7 +83,8 @@ class Journal:
                     )
         means = dict(zip(names, table.mean(0).tolist(), strict=True))
         pace = len(steps) / max(time.perf_counter() - self._clock, 1e-9)
-        self.write(steps[-1], {**means, **extra, "steps_per_second": pace})
+        parts = self.breakdown.mean(len(steps))
+        self.write(steps[-1], {**means, **extra, "steps_per_second": pace, **parts})
         self._clock = time.perf_counter()
 
     def write(self, step: int, values: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The training loop. It knows an objective's three methods and nothing of its kind."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,9 +11,8 @@ from torch.optim import Optimizer
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import (
     any_worker,
-    barrier,
+    largest,
     rank,
-    same_on_all,
     world_size,
 )
 from rrl_dist.core.errors import UserError
@@ -23,40 +22,14 @@ from rrl_dist.data.order import worker_positions
 from rrl_dist.data.views import Views
 from rrl_dist.models.artefact import load_strictly
 from rrl_dist.objectives.objective import Objective
-from rrl_dist.training.checkpoint import Checkpoints
+from rrl_dist.training.anomaly import anomalies_told
+from rrl_dist.training.checkpoint_writer import CheckpointWriter
 from rrl_dist.training.journal import Journal, TrainingDivergedError
+from rrl_dist.training.length import Length
 from rrl_dist.training.optim import set_learning_rate
 from rrl_dist.training.schedule import Schedule
 from rrl_dist.training.strategies import Strategy
-
-# Steps between two looks at whether to stop, where a look costs GPUs a collective and
-# a wait for the step in hand.
-_STOP_ASKED_EVERY = 10
-
-
-@dataclass(frozen=True)
-class Length:
-    """How long a run is, and what happens when.
-
-    Attributes:
-        images: samples of the training split.
-        batch_size: of the global batch.
-        steps_per_epoch, steps: of the optimizer.
-        log_every, checkpoint_every: in steps; the latter also at each probe.
-        probe_every: in steps; 0 for never. The last step is always probed otherwise.
-    """
-
-    images: int
-    batch_size: int
-    steps_per_epoch: int
-    steps: int
-    log_every: int
-    checkpoint_every: int
-    probe_every: int
-
-    def due(self, step: int, every: int) -> bool:
-        """Whether something that happens each `every` steps happens after `step`."""
-        return every > 0 and (step % every == 0 or step == self.steps)
+from rrl_dist.training.wishes import LeftError, Looks, Wish, Wishes
 
 
 @dataclass(frozen=True)
@@ -72,7 +45,7 @@ class Trainer:
     views: Views
     length: Length
     journal: Journal
-    checkpoints: Checkpoints
+    checkpoints: CheckpointWriter
     probe: Callable[[], dict[str, Any]] | None
     device: torch.device
     seed: int
@@ -82,43 +55,51 @@ class Trainer:
         self,
         first_step: int,
         after_epoch: Callable[[int], None],
-        stop: Callable[[], bool],
+        wishes: Wishes,
     ) -> None:
         """Train from `first_step` to the end.
 
         Args:
             first_step: steps already done, as `restore` returned it.
             after_epoch: called on every worker after each epoch, with its number.
-            stop: asked on rank 0 between steps whether to end before the end.
+            wishes: asked between steps whether to end before the end.
 
         Raises:
             TrainingDivergedError: naming step and term.
-            StoppedError: on all workers after the same step, which is saved.
+            StoppedError, LeftError: on all workers after the same step, which is
+                saved, unless other workers have taken the run over.
         """
         length, step = self.length, first_step
+        costly = self.device.type == "cuda" and world_size() > 1
+        looks = Looks(self.device, costly=costly)
         while step < length.steps:
             epoch = step // length.steps_per_epoch
             for raw in self._epoch(epoch, start=step % length.steps_per_epoch):
-                terms = self._step(raw, step=step, epoch=epoch)
+                with anomalies_told(f"step {step + 1}"):
+                    terms = self._step(raw, step)
                 step += 1
                 self.journal.add(step, terms)
                 self._after(step)
                 if step == length.steps:
                     break
-                if self._asked(stop, step):
-                    self._flush(step)
-                    self.save(step)
-                    raise StoppedError(f"stopped after step {step} of {length.steps}")
+                self._leave(looks.wish(wishes, step), step)
             after_epoch(epoch)
         with self.strategy.gathered():
             self._check_weights(step, dict(self.objective.named_parameters()))
+        self.settle(copied=True)
 
-    def _asked(self, stop: Callable[[], bool], step: int) -> bool:
-        """Whether to stop here; the same answer on all workers."""
-        waits = self.device.type == "cuda" and world_size() > 1
-        if waits and step % _STOP_ASKED_EVERY:
-            return False
-        return any_worker(rank() == 0 and stop(), self.device)
+    def _leave(self, wish: Wish, step: int) -> None:
+        if wish is Wish.GO_ON:
+            return
+        if wish is not Wish.SUPERSEDED:
+            self._flush(step)
+            self.save(step)
+            # Who goes on at once does so from the run directory, and a node that is
+            # taken away does not wait for a store elsewhere.
+            self.settle(copied=wish is Wish.STOP)
+        if wish is Wish.STOP:
+            raise StoppedError(f"stopped after step {step} of {self.length.steps}")
+        raise LeftError(wish)
 
     def _check_weights(self, step: int, weights: Mapping[str, Tensor]) -> None:
         """The last update's losses were of before it."""
@@ -130,22 +111,35 @@ class Trainer:
         positions = worker_positions(
             count=self.length.images,
             seed=self.seed,
-            epoch=epoch,
+            epoch=0 if self.length.repeats else epoch,
             batch_size=self.length.batch_size,
             rank=rank(),
             workers=world_size(),
             start=start,
         )
         # Past the run's last step nothing needs to be read.
-        left = self.length.steps - epoch * self.length.steps_per_epoch - start
+        per_epoch = self.length.steps_per_epoch
+        left = min(per_epoch, self.length.steps - epoch * per_epoch) - start
         share = self.length.batch_size // world_size()
-        return self.loader.batches(positions[: left * share])
+        batches = self.loader.batches(positions[: left * share])
+        return self.journal.breakdown.waiting(batches)
 
-    def _step(self, raw: RawBatch, *, step: int, epoch: int) -> dict[str, Tensor]:
-        batch = self._batch(raw, step=step, epoch=epoch)
-        with self.strategy.raw():
+    def _step(self, raw: RawBatch, step: int) -> dict[str, Tensor]:
+        part = self.journal.breakdown.part
+        with part("views"):
+            batch = self._batch(raw, step=step)
+        with part("inner"), self.strategy.raw():
             batch = self.objective.inner(batch)
-        terms = self.strategy.forward(batch)
+        with part("forward"):
+            terms = self.strategy.forward(batch)
+        with part("update"):
+            self._update(terms["loss"], step)
+        with part("after_step"):
+            progress = (step + 1) / self.length.steps
+            after_step(self.objective, self.strategy, progress)
+        return terms
+
+    def _update(self, loss: Tensor, step: int) -> None:
         lr = self.schedule(
             step / self.length.steps_per_epoch,
             epochs=self.length.steps / self.length.steps_per_epoch,
@@ -153,24 +147,28 @@ class Trainer:
         )
         set_learning_rate(self.optimizer, lr)
         try:
-            self.strategy.update(terms["loss"])
+            self.strategy.update(loss)
         except FloatingPointError as error:
             raise _diverged(step + 1, str(error)) from None
-        after_step(self.objective, self.strategy, (step + 1) / self.length.steps)
-        return terms
 
-    def _batch(self, raw: RawBatch, *, step: int, epoch: int) -> Batch:
+    def _batch(self, raw: RawBatch, *, step: int) -> Batch:
         images = raw.images.to(self.device, non_blocking=True)
         index = raw.index.to(self.device, non_blocking=True)
         images = images.float() / 255
+        drawn = self.length.drawn(step)
+        epoch = drawn // self.length.steps_per_epoch
         views = self.views(images, index, seed=self.seed, epoch=epoch)
         labels = raw.labels.to(self.device, non_blocking=True)
-        return Batch(images, views, labels, index, step, step / self.length.steps)
+        return Batch(images, views, labels, index, drawn, step / self.length.steps)
 
     def _after(self, step: int) -> None:
         length = self.length
         probing = length.due(step, length.probe_every)
         saving = probing or length.due(step, length.checkpoint_every)
+        if step - 1 == self.checkpoints.saved:
+            # One step hides most of the writing, and then a loss costs no more than
+            # the steps between two checkpoints.
+            self.settle(copied=False)
         if saving or length.due(step, length.log_every):
             self._flush(step)
         if probing and self.probe is not None:
@@ -186,21 +184,35 @@ class Trainer:
         self.journal.flush(epoch=step / self.length.steps_per_epoch, lr=lr)
 
     def save(self, step: int) -> None:
-        """Write a checkpoint from rank 0; the others wait until it is there."""
-        state = self.strategy.state()
-        self._check_weights(step, state["objective"])
-        if rank() == 0:
-            whole = {
-                "identity": self.identity,
-                "step": step,
-                "workers": world_size(),
-                **state,
-            }
-            self.checkpoints.save(step, whole)
-        barrier()
+        """Write a checkpoint while the next steps run, once the one before is durable.
+
+        Raises:
+            UserError: the one before could not be written.
+        """
+        if step == self.checkpoints.saved:
+            return
+        self.checkpoints.settle(self._agree, copied=False)
+        self._check_weights(step, self.strategy.held())
+        part = self.strategy.part()
+        if part is not None:
+            about = {"identity": self.identity, "step": step, "workers": world_size()}
+            part = replace(part, state={**about, **part.state})
+        self.checkpoints.save(step, part)
+
+    def settle(self, *, copied: bool) -> None:
+        """Wait until the last checkpoint is durable; on all workers.
+
+        Args:
+            copied: whether a copy that could not be made is an error.
+        """
+        self.checkpoints.settle(self._agree, copied=copied)
+
+    def _agree(self, flag: bool) -> bool:
+        return any_worker(flag, self.device)
 
     def restore(self, state: dict[str, Any] | None) -> int:
-        """Load a checkpoint's state, and hand the parts to the strategy.
+        """Load a checkpoint's state, the same on all workers, and hand the parts to
+        the strategy.
 
         Returns:
             the number of steps done.
@@ -210,11 +222,6 @@ class Trainer:
                 cannot work with these parts.
         """
         step = 0 if state is None else int(state["step"])
-        if not same_on_all(step, self.device):
-            raise UserError(
-                f"workers see different checkpoints in {self.checkpoints.folder}; "
-                "wait until all see the same files, and give the same command again"
-            )
         known = None if state is None else self._checked(state)
         if known is not None:
             load_strictly(
@@ -227,6 +234,8 @@ class Trainer:
         self.strategy.wrap(self.objective, self.optimizer, self.device)
         if known is not None:
             self.strategy.load(known)
+        own = self.checkpoints.attempt if rank() == 0 else 0
+        self.checkpoints.join(largest(own, self.device), step)
         return step
 
     def _checked(self, state: dict[str, Any]) -> dict[str, Any]:

@@ -147,6 +147,7 @@ class Probe:
             "robust_acc": robust.value,
             "robust_low": robust.low,
             "robust_high": robust.high,
+            "robust_count": robust.count,
             "feature_std": float(F.normalize(h_val, dim=1).std(0).mean()),
         }
 

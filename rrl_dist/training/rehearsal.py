@@ -15,7 +15,8 @@ from torch import Tensor
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.errors import UserError
 from rrl_dist.data.views import Views
-from rrl_dist.objectives.objective import Frozen, Objective
+from rrl_dist.objectives.objective import Frozen, Objective, name_of
+from rrl_dist.training.anomaly import anomalies_told
 from rrl_dist.training.build import (
     build,
     build_encoder,
@@ -24,6 +25,8 @@ from rrl_dist.training.build import (
     load_encoder,
     load_teacher,
 )
+from rrl_dist.training.checkpoint_disk import Need, bytes_of
+from rrl_dist.training.checkpoint_policy import check_checkpoints, kept_of
 from rrl_dist.training.micro_batch import hold_in_parts
 from rrl_dist.training.optim import set_learning_rate
 from rrl_dist.training.precision import check_precision
@@ -42,7 +45,7 @@ _NUMBERS = {
 
 def rehearse(
     name: str, stage: Config, *, size: int, num_classes: int, workers: int
-) -> None:
+) -> Need:
     """Build every part of a stage and take one step.
 
     Args:
@@ -52,21 +55,28 @@ def rehearse(
         num_classes: of the data.
         workers: that will train it.
 
+    Returns:
+        what its checkpoints take.
+
     Raises:
         UserError: the stage could not be trained with these settings.
+        TrainingDivergedError: a gradient is NaN, in anomaly mode.
     """
     try:
-        _step(stage, size, num_classes, workers)
+        with anomalies_told(f"{name}: in one step on random images"):
+            return _step(stage, size, num_classes, workers)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
+        reason = "; ".join([reason, *getattr(error, "__notes__", ())])
         raise UserError(
             f"{name} cannot run with these settings: {type(error).__name__}: {reason}"
         ) from error
 
 
-def _step(stage: Config, size: int, num_classes: int, workers: int) -> None:
+def _step(stage: Config, size: int, num_classes: int, workers: int) -> Need:
+    check_checkpoints(stage["train"], stage["probe"])
     device = torch.device("cpu")
     objective = untrained(stage, size, num_classes).train()
     objective.check(workers)
@@ -83,9 +93,11 @@ def _step(stage: Config, size: int, num_classes: int, workers: int) -> None:
         batch = objective.inner(batch)
     set_learning_rate(optimizer, lr)
     terms = strategy.forward(batch)
+    strategy.update(terms["loss"])  # where anomaly mode finds what is NaN
     _check_finite(terms)
-    strategy.update(terms["loss"])
     objective.after_step(1.0)
+    one = bytes_of([objective.state_dict(), optimizer.state_dict()])
+    return Need(one, kept_of(stage["train"]["checkpoints"]).most)
 
 
 def _check_finite(terms: Mapping[str, Tensor]) -> None:
@@ -107,9 +119,9 @@ def check_views(objective: Objective, views: Views) -> None:
     reads, draws = objective.views, len(views)
     if draws == reads:
         return
-    name = type(objective).__name__.lower()
     many, mend = _NUMBERS.get(reads, (f"{reads} views", f"{reads} policies"))
-    raise UserError(f"{name} reads {many}, views= draws {draws}; choose one of {mend}")
+    told = f"{name_of(objective)} reads {many}, views= draws {draws}"
+    raise UserError(f"{told}; choose one of {mend}")
 
 
 def alone(stage: Config) -> TorchStrategy:

@@ -8,14 +8,14 @@ import torch
 
 from rrl_dist.core.collectives import barrier, rank, world_size
 from rrl_dist.core.errors import UserError
-from rrl_dist.core.interrupts import never
 from rrl_dist.data.datasets import DataSource, ImageSet
 from rrl_dist.data.loader import Loader, open_loader
-from rrl_dist.data.order import steps_per_epoch
 from rrl_dist.data.prepare import beton_of, stored_as
 from rrl_dist.models.artefact import save_artefact
 from rrl_dist.models.encoder import Classifier
 from rrl_dist.objectives.objective import Frozen, Objective
+from rrl_dist.training.agreed import load_agreed
+from rrl_dist.training.breakdown import Breakdown
 from rrl_dist.training.build import (
     build,
     build_encoder,
@@ -24,12 +24,15 @@ from rrl_dist.training.build import (
     load_encoder,
     load_teacher,
 )
-from rrl_dist.training.checkpoint import Checkpoints
+from rrl_dist.training.checkpoint_writer import open_writer
 from rrl_dist.training.journal import Journal
-from rrl_dist.training.loop import Length, Trainer
+from rrl_dist.training.length import run_length
+from rrl_dist.training.loop import Trainer
 from rrl_dist.training.micro_batch import hold_in_parts
+from rrl_dist.training.node_data import check_here
 from rrl_dist.training.online_probe import open_probe
 from rrl_dist.training.projector import kept_projector
+from rrl_dist.training.wishes import Request, Wishes
 
 Config = Mapping[str, Any]
 
@@ -41,25 +44,28 @@ def train_stage(
     device: torch.device,
     after_epoch: Callable[[int], None],
     notify: Callable[[str], None],
-    stop: Callable[[], bool] = never,
+    wishes: Wishes | None = None,
 ) -> None:
     """Train, and leave `model.safetensors`, metrics and checkpoints in `folder`.
 
     Args:
-        stage: plain configuration: `seed`, `identity` (hash of all that the result
-            depends on), `data`, `split`, `model`, `objective`, `views`, `optim`,
-            `train`, `strategy`, `probe` (or None), `loader`, `betons` (a folder or
-            None), `threads`, `teacher` and `init` (folders of models or None).
+        stage: plain configuration: `name` of the run, `seed`, `identity` (hash of all
+            that the result depends on), `data`, `split`, `model`, `objective`, `views`,
+            `optim`, `train`, `strategy`, `probe` (or None), `loader`, `betons` (a
+            folder or None), `threads`, `teacher` and `init` (folders of models or
+            None), and of a head on an encoder `protocol`, its name; on a cluster
+            `expected`, see `node_data.expected`.
         folder: the run directory.
         device: of this worker.
         after_epoch: called on all workers after each epoch.
         notify: told single lines.
-        stop: asked between steps whether to end before the end.
+        wishes: asked between steps whether to end before the end; None: nobody wishes
+            that.
 
     Raises:
         UserError: for mistakes in the configuration.
         TrainingDivergedError: naming step and term.
-        StoppedError: having been asked to; the same call goes on.
+        StoppedError, LeftError: having been asked to; the same call goes on.
     """
     torch.set_num_threads(int(stage["threads"]))
     source: DataSource = build(stage["data"])
@@ -70,8 +76,11 @@ def train_stage(
     hold_in_parts(objective, stage["train"]["micro_batch"])
     trainer, state = _trainer(stage, folder, source, images, objective, device, notify)
     try:
-        trainer.run(trainer.restore(state), after_epoch, stop)
+        first_step = trainer.restore(state)
+        del state  # as large as the model and its optimizer
+        trainer.run(first_step, after_epoch, wishes or Request())
     finally:
+        trainer.checkpoints.close()
         trainer.loader.close()
         trainer.journal.close()
     with trainer.strategy.gathered():
@@ -141,8 +150,11 @@ def _trainer(
     optim = stage["optim"]
     length = run_length(stage["train"], stage["probe"], len(images), world_size())
     strategy = build(stage["strategy"], clip_grad=optim["clip_grad"])
-    checkpoints = Checkpoints(folder / "checkpoints", notify)
-    state = checkpoints.load()
+    settings, name = stage["train"]["checkpoints"], str(stage["name"])
+    checkpoints = open_writer(settings, folder, name, notify)
+    if rank() == 0:
+        checkpoints.recover()
+    state = load_agreed(checkpoints.checkpoints, device)
     start = 0 if state is None else int(state["step"])
     trainer = Trainer(
         objective=objective,
@@ -153,9 +165,16 @@ def _trainer(
         loader=_loader(stage, images, length.batch_size // world_size(), notify),
         views=build(stage["views"]),
         length=length,
-        journal=Journal(folder, writes=rank() == 0, start=start),
+        journal=Journal(
+            folder,
+            writes=rank() == 0,
+            start=start,
+            breakdown=Breakdown(device, measures=bool(stage["train"]["breakdown"])),
+        ),
         checkpoints=checkpoints,
-        probe=open_probe(stage, source, objective.encoder, strategy, device),
+        probe=checkpoints.noting(
+            open_probe(stage, source, objective.encoder, strategy, device)
+        ),
         device=device,
         seed=int(stage["seed"]),
         identity=str(stage["identity"]),
@@ -167,10 +186,12 @@ def _loader(
     stage: Config, images: ImageSet, share: int, notify: Callable[[str], None]
 ) -> Loader:
     betons = stage["betons"]
+    beton = None if betons is None else beton_of(Path(betons), images)
+    check_here(images, beton, stage.get("expected"))
     loader = open_loader(
         kind=stage["loader"],
         images=images,
-        beton=None if betons is None else beton_of(Path(betons), images),
+        beton=beton,
         batch_size=share,
         # Raw images are copied faster than any step consumes them; a second thread
         # would take a core from the training.
@@ -181,62 +202,6 @@ def _loader(
     # changes losses.
     torch.set_num_threads(int(stage["threads"]))
     return loader
-
-
-def run_length(
-    train: Config,
-    probe: Config | None,
-    images: int,
-    workers: int,
-    *,
-    key: str = "train",
-) -> Length:
-    """Steps of a run from its epochs, its batch size and the split's size.
-
-    Args:
-        train: length and batch.
-        probe: of the same stage, or None.
-        images: of its split.
-        workers: that share a batch.
-        key: of `train` in the configuration, for the message.
-
-    Raises:
-        UserError: the batch does not fit the split or the workers.
-    """
-    batch_size = int(train["batch_size"])
-    _check_batch(batch_size, images, workers, key)
-    per_epoch = steps_per_epoch(count=images, batch_size=batch_size)
-    steps = round(float(train["epochs"]) * per_epoch)
-    if train["max_steps"] is not None:
-        steps = min(steps, int(train["max_steps"]))
-    if steps < 1:
-        raise UserError(f"{key}.epochs and {key}.max_steps leave no step to train")
-    if int(train["log_every"]) < 1:
-        raise UserError(f"{key}.log_every={train['log_every']}; set at least 1")
-    return Length(
-        images=images,
-        batch_size=batch_size,
-        steps_per_epoch=per_epoch,
-        steps=steps,
-        log_every=int(train["log_every"]),
-        checkpoint_every=int(train["checkpoint_every"]),
-        probe_every=0 if probe is None else round(probe["every_epochs"] * per_epoch),
-    )
-
-
-def _check_batch(batch_size: int, images: int, workers: int, key: str) -> None:
-    if batch_size > images:
-        fit = images // workers * workers
-        raise UserError(
-            f"{key}.batch_size={batch_size} is more than the {images} training images; "
-            f"set {key}.batch_size={fit} or less"
-        )
-    if batch_size % workers:
-        fit = workers * max(1, batch_size // workers)
-        raise UserError(
-            f"{key}.batch_size={batch_size} does not split over {workers} workers; "
-            f"set {key}.batch_size={fit} or change cluster.workers"
-        )
 
 
 def peak_lr(optim: Config, batch_size: int) -> float:
@@ -251,6 +216,9 @@ def _described(stage: Config, objective: Objective) -> dict[str, Any]:
     described = {key: stage[key] for key in keys}
     # The folder says where the images were, not what they were.
     described["data"] = {k: v for k, v in stage["data"].items() if k != "root"}
+    described["train"] = {k: v for k, v in stage["train"].items() if k != "checkpoints"}
+    if "protocol" in stage:
+        described["protocol"] = stage["protocol"]
     teacher = getattr(objective, "teacher", None)
     if isinstance(teacher, Frozen):
         described["teacher_sha256"] = teacher.sha256

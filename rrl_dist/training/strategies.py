@@ -16,10 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from rrl_dist.core.batch import Batch
-from rrl_dist.core.collectives import world_size
+from rrl_dist.core.collectives import rank, world_size
 from rrl_dist.core.errors import UserError
 from rrl_dist.objectives.objective import Objective
 from rrl_dist.training.buffers import average_buffers
+from rrl_dist.training.checkpoint_parts import Part, on_host
 from rrl_dist.training.precision import LossScale, autocast, check_clip, check_precision
 
 
@@ -48,7 +49,7 @@ class Strategy(Protocol):
         """Take the objective (on `device`, with its weights) and its optimizer."""
 
     def load(self, state: dict[str, Any]) -> None:
-        """After `wrap`: what `state` returned, but for the weights."""
+        """After `wrap`: the whole state of all parts, but for the weights."""
 
     def raw(self) -> AbstractContextManager[Any]:
         """Where `inner` runs on the raw objective: in the strategy's precision."""
@@ -74,12 +75,17 @@ class Strategy(Protocol):
         """
         ...
 
-    def state(self) -> dict[str, Any]:
-        """On all workers: all that the next step depends on, whole on rank 0.
+    def held(self) -> dict[str, Tensor]:
+        """The objective's weights and buffers, as this worker has them: of weights that
+        are cut up, its pieces."""
+        ...
 
-        "objective" (weights and buffers) and "optimizer" as their own `state_dict`
-        gives them in one process, whatever the strategy and the number of workers;
-        and "loss_scale".
+    def part(self) -> Part | None:
+        """A copy of what this worker adds to a checkpoint; None if nothing.
+
+        The parts together are all that the next step depends on: "objective" (weights
+        and buffers) and "optimizer" as their own `state_dict` gives them in one
+        process, whatever the strategy and the number of workers; and "loss_scale".
         """
         ...
 
@@ -151,12 +157,19 @@ class TorchStrategy:
     def gathered(self, *, write: bool = False) -> AbstractContextManager[Any]:
         return nullcontext()
 
-    def state(self) -> dict[str, Any]:
-        return {
-            "objective": self.objective.state_dict(),
+    def held(self) -> dict[str, Tensor]:
+        return self.objective.state_dict()
+
+    def part(self) -> Part | None:
+        if rank() != 0:
+            return None
+        scale = self.loss_scale
+        state = {
+            "objective": self.held(),
             "optimizer": self.optimizer.state_dict(),
-            "loss_scale": None if self.loss_scale is None else self.loss_scale.state(),
+            "loss_scale": None if scale is None else scale.state(),
         }
+        return Part(on_host(state), number=0, of=1)
 
     def close(self) -> None:
         self.engine = self.objective

@@ -17,32 +17,24 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from rrl_dist.core.batch import Batch
-from rrl_dist.core.collectives import world_size
+from rrl_dist.core.collectives import rank, world_size
 from rrl_dist.core.errors import UserError
 from rrl_dist.objectives.objective import Objective
 from rrl_dist.training.buffers import average_buffers
+from rrl_dist.training.checkpoint_parts import Part, is_piece, on_host
 from rrl_dist.training.precision import LossScale, autocast, check_clip, check_precision
-from rrl_dist.training.zero_state import collect, scatter
+from rrl_dist.training.zero_settings import check_settings, engine_config
+from rrl_dist.training.zero_state import (
+    forget_gradients,
+    held_of,
+    in_part,
+    pieces,
+    scatter,
+)
 
 # They treat each element alone. Others (LARS) take norms of a layer, and would be given
 # a slice through several layers.
 _ELEMENTWISE = (SGD, Adam, AdamW)
-
-
-# Others move or copy the state that checkpoints are made of.
-OPTIONS = {
-    "allgather_bucket_size",
-    "allgather_partitions",
-    "contiguous_gradients",
-    "overlap_comm",
-    "reduce_bucket_size",
-    "reduce_scatter",
-    "stage3_max_live_parameters",
-    "stage3_max_reuse_distance",
-    "stage3_param_persistence_threshold",
-    "stage3_prefetch_bucket_size",
-    "sub_group_size",
-}
 
 
 class DeepSpeedStrategy:
@@ -55,7 +47,10 @@ class DeepSpeedStrategy:
     Args:
         stage: of ZeRO, 0 to 3.
         precision: "fp32"; "bf16" or "fp16" for autocast (weights stay float32).
-        options: of `OPTIONS`, more keys of DeepSpeed's `zero_optimization`.
+        offload: what the host's memory holds in place of the GPU's: "none";
+            "optimizer", its state and its step, from stage 1 on; "all", cut-up weights
+            too while no layer uses them, of stage 3.
+        options: of `zero_settings.OPTIONS`, keys of DeepSpeed's `zero_optimization`.
         clip_grad: largest global L2 norm of the gradient; None for no limit.
     """
 
@@ -64,23 +59,18 @@ class DeepSpeedStrategy:
         *,
         stage: int,
         precision: str,
+        offload: str,
         options: Mapping[str, Any],
         clip_grad: float | None,
     ) -> None:
         check_clip(clip_grad)
-        self.stage, self.precision = stage, precision
+        self.stage, self.precision, self.offload = stage, precision, offload
         self.options, self.clip_grad = dict(options), clip_grad
         self.partitions_weights = stage == 3
         self.loss_scale = LossScale() if precision == "fp16" else None
 
     def check(self, optimizer: Optimizer, workers: int) -> None:
-        if self.stage not in (0, 1, 2, 3):
-            raise UserError(f"strategy.stage={self.stage}; choose 0, 1, 2 or 3")
-        for key in sorted(self.options.keys() - OPTIONS):
-            raise UserError(
-                f"strategy.options.{key} is not supported; choose from "
-                f"{', '.join(sorted(OPTIONS))}"
-            )
+        check_settings(self.stage, self.offload, self.options)
         if self.stage and type(optimizer) not in _ELEMENTWISE:
             raise UserError(
                 f"{type(optimizer).__name__} takes norms of whole layers, which ZeRO "
@@ -105,7 +95,11 @@ class DeepSpeedStrategy:
         inside = _Autocast(objective, self.precision, device)
         try:
             self.engine, *_ = self.deepspeed.initialize(
-                model=inside, optimizer=optimizer, config=self._config()
+                model=inside,
+                optimizer=optimizer,
+                config=engine_config(
+                    self.stage, self.offload, self.options, self.clip_grad
+                ),
             )
         except ValueError as error:  # of its reading of the options
             reason = " ".join(str(error).split())[:200]
@@ -114,22 +108,6 @@ class DeepSpeedStrategy:
         if self.stage:
             # Stage 3 takes a step on zeros, which Adam would count.
             self.zero.optimizer.state.clear()
-
-    def _config(self) -> dict[str, Any]:
-        zero = {
-            "stage": self.stage,
-            # It would replace torch's linear for the whole process.
-            "memory_efficient_linear": False,
-            **self.options,
-        }
-        return {
-            "train_micro_batch_size_per_gpu": 1,  # counted nowhere but in its log
-            "zero_optimization": zero,
-            "zero_allow_untested_optimizer": True,
-            # Stage 0 clips as plain torch does, to the last bit.
-            "gradient_clipping": (self.clip_grad or 0.0) if self.stage else 0.0,
-            "steps_per_print": 2**31,
-        }
 
     def load(self, state: dict[str, Any]) -> None:
         if self.stage:
@@ -167,6 +145,7 @@ class DeepSpeedStrategy:
             self.zero.override_loss_scale(self.loss_scale.value)
         self.engine.backward(loss)
         self.engine.step()
+        forget_gradients(self.zero)
         return not self.zero.overflow
 
     def _update_whole(self, loss: Tensor) -> bool:
@@ -199,18 +178,27 @@ class DeepSpeedStrategy:
         )
         return cast(AbstractContextManager[Any], whole)
 
-    def state(self) -> dict[str, Any]:
-        with self.gathered():
-            weights = {
-                name: value.detach().cpu().clone()
-                for name, value in self.objective.state_dict().items()
-            }
-        sharded = collect(self.zero, self.groups) if self.stage else None
-        return {
-            "objective": weights,
-            "optimizer": sharded or self.zero.state_dict(),
-            "loss_scale": None if self.loss_scale is None else self.loss_scale.state(),
+    def held(self) -> dict[str, Tensor]:
+        """See `Strategy.held`."""
+        named = self.objective.state_dict(keep_vars=True)
+        return {name: held_of(value) for name, value in named.items()}
+
+    def part(self) -> Part | None:
+        """See `Strategy.part`."""
+        if not self.stage and rank() != 0:
+            return None
+        named, scale = self.objective.state_dict(keep_vars=True), self.loss_scale
+        weights = {name: in_part(value) for name, value in named.items()}
+        whole = rank() == 0
+        state = {
+            "objective": {k: v for k, v in weights.items() if whole or is_piece(v)},
+            "optimizer": pieces(self.zero, self.groups)
+            if self.stage
+            else self.zero.state_dict(),
+            "loss_scale": None if scale is None else scale.state(),
         }
+        of = world_size() if self.stage else 1
+        return Part(on_host(state), number=rank(), of=of)
 
     def close(self) -> None:
         self.engine.destroy()

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from rrl_dist.core.collectives import world_size
+from rrl_dist.core.collectives import rank
+from rrl_dist.training.checkpoint_parts import piece
 
 Groups = Sequence[Sequence[nn.Parameter]]
 
@@ -57,12 +57,31 @@ def share(elements: int, size: int, rank: int) -> tuple[int, int]:
     return offset, min(size, elements - offset)
 
 
-def _shape(parameter: nn.Parameter) -> torch.Size:
+def _shape(parameter: Tensor) -> torch.Size:
     return getattr(parameter, "ds_shape", parameter.shape)
 
 
-def collect(zero: Any, groups: Groups) -> dict[str, Any]:
-    """The state dict that the base optimizer would have alone; called on all workers.
+def held_of(value: Tensor) -> Tensor:
+    """This worker's [n] elements of a weight that stage 3 has cut up; others whole."""
+    if not hasattr(value, "ds_tensor"):
+        return value
+    own: Tensor = value.ds_tensor
+    _, count = share(_shape(value).numel(), own.numel(), rank())
+    return own.view(-1).narrow(0, 0, count)
+
+
+def in_part(value: Tensor) -> Any:
+    """A weight or buffer as this worker's part of a checkpoint has it."""
+    own = held_of(value)
+    if own is value:
+        return value
+    size = value.ds_tensor.numel()  # type: ignore[attr-defined]
+    offset, _ = share(_shape(value).numel(), size, rank())
+    return piece(own, offset, _shape(value))
+
+
+def pieces(zero: Any, groups: Groups) -> dict[str, Any]:
+    """This worker's pieces of the state dict that the base optimizer would have alone.
 
     Args:
         zero: DeepSpeed's optimizer of stage 1, 2 or 3.
@@ -73,7 +92,8 @@ def collect(zero: Any, groups: Groups) -> dict[str, Any]:
         zip(base.param_groups, groups, strict=True)
     ):
         for at, parameter in enumerate(parameters):
-            state = _collected(base, _piece(zero, place, parameter), _shape(parameter))
+            where = _piece(zero, place, parameter)
+            state = _own_state(base, where, _shape(parameter))
             if state:
                 states[number + at] = state
         numbers = list(range(number, number + len(parameters)))
@@ -83,27 +103,22 @@ def collect(zero: Any, groups: Groups) -> dict[str, Any]:
     return {"state": states, "param_groups": described}
 
 
-def _collected(base: Any, piece: Piece, shape: torch.Size) -> dict[str, Any]:
-    whole: dict[str, Any] = {}
-    for key, value in base.state.get(piece.flat, {}).items():
-        if not _is_flat(value, piece):
-            # A step count: the same everywhere, but each parameter's own to count on.
-            whole[key] = value.clone() if isinstance(value, Tensor) else value
-            continue
-        full = torch.zeros(shape.numel(), dtype=value.dtype, device=value.device)
-        own = value.narrow(0, piece.start, piece.count)
-        full.narrow(0, piece.offset, piece.count).copy_(own)
-        if world_size() > 1:
-            dist.all_reduce(full)
-        whole[key] = full.view(shape)
-    return whole
+def _own_state(base: Any, where: Piece, shape: torch.Size) -> dict[str, Any]:
+    own: dict[str, Any] = {}
+    for key, value in base.state.get(where.flat, {}).items():
+        if not _is_flat(value, where):
+            own[key] = value  # a step count, the same everywhere
+        elif where.count:
+            values = value.narrow(0, where.start, where.count)
+            own[key] = piece(values, where.offset, shape)
+    return own
 
 
 def scatter(zero: Any, groups: Groups, state: dict[str, Any]) -> None:
-    """Give this worker its parts of what `collect` returned, of any number of workers.
+    """Give this worker its part of a whole state, whatever number of workers left it.
 
     Args:
-        zero, groups: as for `collect`.
+        zero, groups: as for `pieces`.
         state: an optimizer's state dict of one process.
     """
     base, number = zero.optimizer, 0
@@ -131,6 +146,22 @@ def _place(
         kept[key] = torch.zeros_like(piece.flat)
     part = value.reshape(-1).narrow(0, piece.offset, piece.count)
     kept[key].narrow(0, piece.start, piece.count).copy_(part)
+
+
+def forget_gradients(zero: Any) -> None:
+    """After a step, zero the gradients that it went by.
+
+    Stage 3 keeps them, as does any stage with its optimizer's state offloaded: a weight
+    that the next step does not use would move by this one's gradient once more.
+    """
+    if hasattr(zero, "grad_partitions_flat_buffer"):  # stage 3
+        zero.grad_partitions_flat_buffer.zero_()
+        flats = zero.fp32_partitioned_groups_flat
+    else:
+        flats = zero.single_partition_of_fp32_groups
+    for flat in flats:
+        if flat.grad is not None:
+            flat.grad.zero_()
 
 
 def _is_flat(value: Any, piece: Piece) -> bool:

@@ -72,6 +72,7 @@ def square(ball: Ball, *, seed: int = 0, micro_batch: int = 64) -> Attack:
     return Square(
         ball=ball,
         queries=120,
+        schedule=120,
         p_init=0.8,
         restarts=2,
         seed=seed,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rrl_dist.attacks import Linf
-from tests.attacks.kinds import Data, Kind, apgd, every_kind
+from tests.attacks.kinds import Data, Kind, apgd, every_kind, fab, fab_t, square
 
 
 @every_kind
@@ -89,7 +89,12 @@ def test_queries_are_the_forward_passes(
         one = torch.tensor([row])
         attack = kind(Linf(0.1), micro_batch=1)
         queries = attack.run(counted, x[one], y[one], one).queries
-        assert queries.tolist() == [len(counted.shapes)]
+        calls = len(counted.shapes)
+        if kind in (apgd, square, fab, fab_t) and not wrong_at_start[row]:
+            calls -= 3  # on noise, to find that a copy answers the same sooner
+        # A copy asks again where rounding could turn its answer, as at FAB's images.
+        again = calls - queries.item()
+        assert again == 0 or (kind in (fab, fab_t) and again <= 2)
         if kind is apgd and wrong_at_start[row]:
             assert queries.item() == 1
 

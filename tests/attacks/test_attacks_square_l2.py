@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from rrl_dist.attacks import L2
 from rrl_dist.attacks.bumps import bumps, pattern, tiled
-from rrl_dist.attacks.square_l2 import L2Proposals
+from rrl_dist.attacks.square_l2 import BUMPS, L2Proposals
 from rrl_dist.attacks.windows import Sizes, Window
 from tests.attacks import square_by_hand as by_hand
 from tests.attacks.square_by_hand import L2ByHand, search, square
@@ -15,7 +15,7 @@ Data = tuple[Tensor, Tensor]
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 6, 9, 16, 21])
 def test_pattern_is_the_papers_and_the_authors(side: int) -> None:
-    ours = pattern(side, power=2)
+    ours = pattern(side, BUMPS)
     torch.testing.assert_close(ours, by_hand.pattern(side, turned=False))
     assert float(ours.norm()) == pytest.approx(1)
     theirs = SquareAttack(None, norm="L2", eps=1.0, device="cpu")
@@ -30,7 +30,7 @@ def test_bumps_lie_in_their_windows() -> None:
     u = torch.rand(30, 2, generator=rng)
     turned = torch.rand(30, generator=rng) < 0.5
     window = Window.at(u, sizes.of_rows(), 7, 9)
-    drawn = bumps(window, sizes, turned, power=2)
+    drawn = bumps(window, sizes, turned, BUMPS)
     assert drawn.shape == (30, 1, 7, 9)
     for i in range(30):
         side = int(sizes.of_rows()[i])
@@ -48,7 +48,7 @@ def test_bumps_lie_in_their_windows() -> None:
 def test_tiles_fill_the_image(height: int, width: int, tile: int, tiles: int) -> None:
     x = torch.zeros(2, 3, height, width)
     u = torch.rand(2, 4 * tiles, generator=torch.Generator().manual_seed(0))
-    drawn = tiled(x.shape, lambda n: u[:, :n], power=2)
+    drawn = tiled(x.shape, lambda n: u[:, :n], BUMPS)
     for i in range(2):
         hand = L2ByHand(L2(1e-3)).first(x[i] + 0.5, lambda n, i=i: u[i, :n])
         expected = (hand - 0.5) * 1e3
@@ -73,12 +73,13 @@ def test_sides_are_odd_but_for_the_whole_image() -> None:
 def test_equals_a_literal_loop_over_samples(model: nn.Module, unseen: Data) -> None:
     x, y = (column[:20] for column in unseen)
     index, ball, queries = torch.arange(20) * 3 + 5, L2(0.7), 80
-    attacked = square(ball, queries).run(model, x, y, index)
+    attack = square(ball, queries)
+    attacked = attack.run(model, x, y, index)
     right = model(x).argmax(1) == y
     same = 0
     for i in right.nonzero()[:, 0].tolist():
         hand = L2ByHand(ball)
-        image, tried = search(model, hand, x[i], int(y[i]), int(index[i]), queries)
+        image, tried = search(model, hand, x[i], int(y[i]), int(index[i]), attack)
         near = torch.allclose(attacked.x_adv[i], image, rtol=0, atol=1e-4)
         same += bool(near and attacked.queries[i] == 1 + tried)
     # Another rounding may call one of two nearly equal margins the larger.

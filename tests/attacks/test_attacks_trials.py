@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rrl_dist.attacks import APGD, Linf
+from rrl_dist.attacks import APGD, L1, L2, Ball, Linf, Square
 from rrl_dist.attacks.classifier import Classifier
-from rrl_dist.attacks.trials import Outcome, Packing, Samples, run_trials
+from rrl_dist.attacks.trial_attack import run_trials
+from rrl_dist.attacks.trials import Outcome, Packing, Samples
 
 SIZE = 5
 
@@ -82,7 +83,7 @@ def scripts(draw: st.DrawFn) -> tuple[list[list[int]], list[list[bool]]]:
 
 
 @settings(deadline=None, max_examples=60)
-@given(scripts(), st.integers(1, 7), st.booleans(), st.randoms())
+@given(scripts(), st.sampled_from([1, 2, 3, 5, 7, 8, 16]), st.booleans(), st.randoms())
 def test_the_first_successful_trial_breaks_a_sample_however_rows_are_packed(
     script: tuple[list[list[int]], list[list[bool]]], size: int, turn: bool, random
 ) -> None:
@@ -91,7 +92,8 @@ def test_the_first_successful_trial_breaks_a_sample_however_rows_are_packed(
     random.shuffle(order)
     scripted = Scripted(length, success)
     found = outcome(scripted, order, Packing(size, in_turn=turn))
-    assert scripted.widths == {size}
+    assert all(width % size == 0 for width in scripted.widths)
+    assert size > 7 or scripted.widths == {size}
     for place, i in enumerate(order):
         wins = [n for n, won in enumerate(success[i]) if won]
         scores = torch.sin(i * 3.0 + torch.arange(len(length[i])))
@@ -109,6 +111,29 @@ def test_rows_of_broken_samples_are_taken_by_others() -> None:
     outcome(script, [0, 1, 2, 3], Packing(2))
     begun = list(dict.fromkeys(script.begun))
     assert begun == [(0, 0), (1, 0), (2, 0), (3, 0), (2, 1), (3, 1)]
+
+
+class Watched(Scripted):
+    """Notes how many rows each step has."""
+
+    def __init__(self, length: list[list[int]], success: list[list[bool]]) -> None:
+        super().__init__(length, success)
+        self.rows: list[int] = []
+
+    def step(self, classifier: Classifier, state: Walk) -> Walk:
+        self.rows.append(len(state.done))
+        return super().step(classifier, state)
+
+
+def test_rows_that_nobody_needs_are_given_up_by_whole_micro_batches() -> None:
+    """Of 20 samples 17 end at once, and 3 go on alone."""
+    long = {9, 18, 19}
+    length = [[6 if i in long else 1] for i in range(20)]
+    script = Watched(length, [[False]] * 20)
+    found = outcome(script, list(range(20)), Packing(8))
+    assert script.rows == [24] + [8] * 5
+    assert found.x[:, 0].tolist() == [100.0 * i for i in range(20)]
+    assert found.queries.tolist() == [steps for (steps,) in length]
 
 
 def test_targets_of_a_few_samples_share_a_micro_batch() -> None:
@@ -193,3 +218,27 @@ def test_losses_of_logits_work_with_few_classes(loss: str, classes: int) -> None
         clear = reach.amax(1).abs() > 1e-3
         assert torch.equal(wrong[clear], breakable[clear])
     assert 3 < int(wrong.sum()) < 40
+
+
+@pytest.mark.parametrize("ball", [Linf(0.1), L2(0.4), L1(1.0)], ids=Ball.label)
+@pytest.mark.parametrize("count", [1, 3, 11, 16])
+def test_free_rows_that_look_ahead_change_nothing_but_the_number_of_calls(
+    ball: Ball, count: int, trained: nn.Module, unseen: tuple[Tensor, Tensor]
+) -> None:
+    """With as many samples as rows there is nobody who could look ahead."""
+    right = trained(unseen[0]).argmax(1) == unseen[1]
+    x, y = (column[right][:count] for column in unseen)
+    settings = {"queries": 150, "schedule": 400, "p_init": 0.8, "restarts": 2}
+    attack = Square(ball=ball, **settings, seed=3, micro_batch=16)
+    calls: list[int] = []
+    index = torch.arange(count) + 7
+    hook = trained.register_forward_hook(lambda *_: calls.append(1))
+    found = attack.run(trained, x, y, index)
+    hook.remove()
+    alone = Square(ball=ball, **settings, seed=3, micro_batch=16, in_turn=True)
+    expected = alone.run(trained, x, y, index)
+    assert torch.equal(found.x_adv, expected.x_adv)
+    assert torch.equal(found.queries, expected.queries)
+    assert int(found.queries.max()) > 40
+    if count <= 3:
+        assert len(calls) < int(found.queries.max()) * (0.5 if count == 1 else 0.75)

@@ -37,12 +37,15 @@ def start(
     places = {"storage": "runs", "betons": "betons"}
     if arguments[0] == "prepare":
         del places["storage"]
-    if arguments[0] == "report":
+    if arguments[0] == "report" or arguments[:2] == ("tune", "show"):
         del places["betons"]
     own = [f"{key}={folder / name}" for key, name in places.items()]
+    options = [n for n, word in enumerate(arguments) if word.startswith("--")]
+    before = min(options, default=len(arguments))  # settings stand before options
+    words = [*arguments[:before], *own, *arguments[before:]]
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.Popen(
-        [sys.executable, "-m", "rrl_dist.cli.main", *arguments, *own],
+        [sys.executable, "-m", "rrl_dist.cli.main", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -16,8 +16,8 @@ MIDDLES = (
     "runs/demo/stages/pretrain-simclr-*/checkpoints/step-*.json",
     "runs/demo/stages/pretrain-deacl-*/checkpoints/step-*.json",
     "runs/demo/stages/probe-simclr-*/checkpoints/step-*.json",
-    "runs/demo/stages/evaluate-simclr-*/rows/unit-00000.parquet",
-    "runs/demo/stages/evaluate-deacl-*/rows/unit-00003.parquet",
+    "runs/demo/stages/evaluate-simclr-*/rows/clean/*.parquet",
+    "runs/demo/stages/evaluate-deacl-*/rows/pgd*/*.parquet",
 )
 
 

@@ -1,10 +1,21 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
-from rrl_dist.core.aggregate import accuracy, by_component, mean_of, rounded, wilson
+from rrl_dist.core.aggregate import (
+    accuracy,
+    accuracy_after,
+    mean_of,
+    rounded,
+    wilson,
+)
+from rrl_dist.core.columns import Columns
 from rrl_dist.core.records import Row
+
+of = Columns.of_rows
 
 
 def row(index: int, component: str, correct: bool) -> Row:
@@ -55,43 +66,55 @@ def test_no_rows_have_no_accuracy() -> None:
         accuracy([])
 
 
-outcomes = st.dictionaries(
-    st.tuples(st.sampled_from(["clean", "pgd", "apgd"]), st.integers(0, 6)),
-    st.booleans(),
-    min_size=1,
-)
-
-
-@given(outcomes=outcomes, data=st.data())
-def test_accuracy_is_that_of_each_samples_worst_component(
-    outcomes: dict[tuple[str, int], bool], data: st.DataObject
-) -> None:
-    rows = [row(index, name, right) for (name, index), right in outcomes.items()]
-    shuffled = data.draw(st.permutations(rows))
-    samples = {index for _, index in outcomes}
-    survivors = {
-        sample
-        for sample in samples
-        if all(right for (_, index), right in outcomes.items() if index == sample)
-    }
-    found = accuracy(shuffled)
-    assert (found.value, found.count) == (len(survivors) / len(samples), len(samples))
-    assert found == wilson(len(survivors), len(samples))
-    for group in by_component(shuffled).values():
-        assert sum(r.correct for r in group if r.index in samples) >= len(
-            survivors & {r.index for r in group}
+@given(
+    outcomes=st.integers(1, 7).flatmap(
+        lambda samples: st.dictionaries(
+            st.sampled_from(["clean", "pgd", "apgd"]),
+            st.lists(st.booleans(), min_size=samples, max_size=samples),
+            min_size=1,
         )
-
-
-@given(outcomes=outcomes, data=st.data())
-def test_groups_hold_every_row_once_in_order(
-    outcomes: dict[tuple[str, int], bool], data: st.DataObject
+    ),
+    data=st.data(),
+)
+def test_accuracy_is_that_of_each_samples_worst_component(
+    outcomes: dict[str, list[bool]], data: st.DataObject
 ) -> None:
-    rows = data.draw(st.permutations([row(i, n, r) for (n, i), r in outcomes.items()]))
-    groups = by_component(rows)
-    assert list(groups) == list(dict.fromkeys(r.component for r in rows))
-    for name, group in groups.items():
-        assert group == [r for r in rows if r.component == name]
+    components = [
+        of(data.draw(st.permutations([row(3 * i, name, r) for i, r in enumerate(own)])))
+        for name, own in outcomes.items()
+    ]
+    survivors = [all(flags) for flags in zip(*outcomes.values(), strict=True)]
+    found = accuracy(data.draw(st.permutations(components)))
+    assert found == wilson(sum(survivors), len(survivors))
+    for columns, own in zip(components, outcomes.values(), strict=True):
+        assert accuracy([columns]) == wilson(sum(own), len(own))
+
+
+def test_components_of_different_samples_have_no_worst_case() -> None:
+    first, other = (of([row(i, "x", True)]) for i in (0, 1))
+    with pytest.raises(ValueError, match="different samples"):
+        accuracy([first, other])
+
+
+@given(
+    broken_by=st.lists(
+        st.none() | st.sampled_from(["clean", "a", "b"]), min_size=1, max_size=30
+    ),
+    data=st.data(),
+)
+def test_what_attacks_in_turn_leave_right_is_a_count(
+    broken_by: list[str | None], data: st.DataObject
+) -> None:
+    rows = [
+        replace(row(i, "all", name is None), broken_by=name)
+        for i, name in enumerate(broken_by)
+    ]
+    left, names = len(rows), ["clean", "a", "b"]
+    for place, name in enumerate(names):
+        left -= broken_by.count(name)
+        shuffled = of(data.draw(st.permutations(rows)))
+        assert accuracy_after(shuffled, names[: place + 1]) == wilson(left, len(rows))
+    assert accuracy_after(of(rows), names) == accuracy([of(rows)])
 
 
 def test_what_is_reported_is_rounded_far_below_the_interval() -> None:

@@ -1,13 +1,22 @@
 from dataclasses import fields, replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rrl_dist.core.errors import UserError
-from rrl_dist.core.records import SCHEMA, Row, read_rows, write_rows
+from rrl_dist.core.records import (
+    SCHEMA,
+    DamagedError,
+    Row,
+    from_bytes,
+    rows_of,
+    table_of,
+    to_bytes,
+)
 
 whole = st.integers(-(2**63), 2**63 - 1)
 real = st.floats(allow_nan=False)
@@ -22,10 +31,11 @@ rows = st.builds(
     confidence=real,
     loss=real,
     distance=real,
-    displacement=real,
+    displacement=st.none() | real,
     queries=whole,
     seed=whole,
     seconds=real,
+    broken_by=st.none() | st.sampled_from(["clean", "apgd-ce"]),
     corruption=st.none() | st.text(max_size=5),
     severity=st.none() | whole,
 )
@@ -56,66 +66,73 @@ def test_the_schema_has_a_column_for_each_field() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(
-    table=st.lists(rows, max_size=6, unique_by=lambda r: (r.component, r.index)),
+    table=st.lists(rows, max_size=6),
+    about=st.dictionaries(st.text(max_size=5), st.text(max_size=9), max_size=3),
 )
-def test_rows_come_back_as_they_were(tmp_path_factory, table: list[Row]) -> None:
-    path = tmp_path_factory.getbasetemp() / "rows.parquet"
-    write_rows(path, table)
-    expected = sorted(table, key=lambda r: (r.component, r.index))
-    assert read_rows([path]) == expected
+def test_rows_come_back_as_they_were(table: list[Row], about: dict[str, str]) -> None:
+    found, told = from_bytes(to_bytes(table_of(table), about), "x")
+    assert rows_of(found) == table
+    assert told == about
 
 
-@settings(
-    deadline=None,
-    max_examples=25,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(data=st.data())
-def test_each_pair_is_kept_once_and_in_order(tmp_path: Path, data) -> None:
-    pairs = st.tuples(st.sampled_from(["clean", "b", "a@1"]), st.integers(0, 5))
-    units = data.draw(st.lists(st.lists(pairs, max_size=5), max_size=4))
-    files = []
-    for number, unit in enumerate(units):
-        files.append(tmp_path / f"{number}.parquet")
-        write_rows(files[-1], [row(i, name, seconds=number) for name, i in unit])
-    found = read_rows(files)
-    wanted = sorted({pair for unit in units for pair in unit})
-    assert [(r.component, r.index) for r in found] == wanted
-    for kept in found:
-        key = (kept.component, kept.index)
-        first = next(n for n, unit in enumerate(units) if key in unit)
-        assert kept.seconds == first
+def test_the_same_rows_are_the_same_bytes() -> None:
+    first, second = (to_bytes(table_of([row(1), row(0)]), {"a": "b"}) for _ in range(2))
+    assert first == second
 
 
-def test_writing_a_unit_twice_is_harmless(tmp_path: Path) -> None:
-    unit = [row(1), row(0)]
-    write_rows(tmp_path / "a.parquet", unit)
-    once = (tmp_path / "a.parquet").read_bytes()
-    write_rows(tmp_path / "a.parquet", unit)
-    assert (tmp_path / "a.parquet").read_bytes() == once
-    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+def test_columns_that_are_asked_for_come_alone_with_what_is_known_of_all() -> None:
+    table = table_of([row(i, loss=i / 7) for i in range(9)])
+    found, told = from_bytes(to_bytes(table, {"a": "b"}), "x", ["loss", "index"])
+    assert found.equals(table.select(["loss", "index"]))
+    assert told == {"a": "b"}
 
 
-def test_a_row_without_a_value_is_refused_and_leaves_no_file(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "a.parquet"
+@pytest.mark.parametrize("count", [0, 1, 4096, 4097, 10_000])
+def test_any_number_of_rows_comes_back(count: int) -> None:
+    index = pa.array(range(count), pa.int64())
+    table = table_of([row(0)]).take(pa.array([0] * count, pa.int64()))
+    table = table.set_column(0, SCHEMA.field("index"), index)
+    assert from_bytes(to_bytes(table, {}), "x")[0].equals(table)
+
+
+def test_a_row_without_a_value_is_refused() -> None:
     with pytest.raises((ValueError, TypeError)):
-        write_rows(path, [row(0, label="seven")])
-    assert not path.exists()
+        table_of([row(0, label="seven")])
 
 
 def test_other_tools_find_the_columns_named_and_typed(tmp_path: Path) -> None:
-    write_rows(tmp_path / "a.parquet", [row(3, corruption="fog", severity=2)])
-    table = pq.read_table(tmp_path / "a.parquet")
+    path = tmp_path / "a.parquet"
+    path.write_bytes(to_bytes(table_of([row(3, corruption="fog", severity=2)]), {}))
+    table = pq.read_table(path)
     assert table.schema.equals(SCHEMA)
     assert table.to_pylist()[0]["corruption"] == "fog"
 
 
-def test_rows_of_an_earlier_version_are_told_of_in_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "old.parquet"
-    write_rows(path, [row(3)])
-    old = pq.read_table(path).drop_columns(["loss", "displacement"])
-    pq.write_table(old, path)
+def test_rows_of_an_earlier_version_are_told_of_in_one_line() -> None:
+    old = table_of([row(3)]).drop_columns(["loss", "displacement"])
     told = r"old.parquet is of an earlier version, without loss, displacement; choose"
     with pytest.raises(UserError, match=told) as caught:
-        read_rows([path])
+        from_bytes(to_bytes(old, {}), "old.parquet")
     assert "\n" not in str(caught.value)
+
+
+MANY = to_bytes(table_of([row(i, margin=i / 7) for i in range(64)]), {"atoms": "0"})
+
+
+@given(length=st.integers(0, len(MANY) - 1))
+def test_a_file_that_lacks_its_end_is_damaged(length: int) -> None:
+    with pytest.raises(DamagedError, match=r"^x: "):
+        from_bytes(MANY[:length], "x")
+
+
+@settings(deadline=None, max_examples=300)
+@given(place=st.integers(0, len(MANY) - 1), bit=st.integers(0, 7))
+def test_a_bit_that_fell_over_never_changes_a_row(place: int, bit: int) -> None:
+    """It is found, or it is in a part of the file that says nothing of rows."""
+    changed = bytearray(MANY)
+    changed[place] ^= 1 << bit
+    try:
+        found, _ = from_bytes(bytes(changed), "x")
+    except (DamagedError, UserError):
+        return
+    assert rows_of(found) == rows_of(from_bytes(MANY, "x")[0])

@@ -16,6 +16,8 @@ from rrl_dist.data.beton import beton_path, check_beton, write_beton
 from rrl_dist.data.datasets import ImageSet
 from rrl_dist.data.folder import FolderImages
 from rrl_dist.data.loader import open_loader
+from rrl_dist.data.order import worker_positions
+from tests.data.reading import global_batches
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +105,21 @@ def test_batches_equal_the_memory_loaders(loader, memory):
     middle, short = ORDER[5 * BATCH :], ORDER[: BATCH - 1]
     for positions in (*two_epochs, middle, short, ORDER[::-1]):
         assert_same(loader, memory, positions)
+
+
+def test_three_workers_go_on_where_any_number_has_stopped(loader):
+    """In the middle of an epoch; each has its own reader, here one after another."""
+    batch_size, start = 3 * BATCH, 5
+
+    def load(share):
+        assert share == BATCH
+        return loader
+
+    sizes = {"count": COUNT, "batch_size": batch_size}
+    found = global_batches(load, [(3, COUNT)], start=start, **sizes)
+    alone = worker_positions(seed=0, epoch=0, rank=0, workers=1, start=start, **sizes)
+    assert found == made().index[alone].reshape(-1, batch_size).tolist()
+    assert len(found) == COUNT // batch_size - start
 
 
 def test_after_an_early_break_nothing_is_left_running(loader, memory):

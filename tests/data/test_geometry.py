@@ -14,8 +14,10 @@ from rrl_dist.data.geometry import (
     HorizontalFlip,
     RandomCrop,
     RandomResizedCrop,
+    Rotation,
     blurred,
     resized,
+    turned,
 )
 
 KEY = ("test", 1)
@@ -137,3 +139,29 @@ def test_blur_refuses_kernels_that_cannot_be():
     blur = GaussianBlur(p=1.0, sigma=[1.0, 1.0], kernel=9)
     with pytest.raises(UserError, match="set it to 7 or less"):
         applied(blur, images(2, 4, 9))
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (9, 20)])
+def test_a_turn_takes_the_pixels_that_torchvision_takes(shape):
+    x = images(9, *shape) + 0.1  # black is outside alone
+    angle = torch.linspace(-175.3, 180, 9, dtype=torch.float64)
+    wanted = [tv.rotate(a, float(d)) for a, d in zip(x, angle, strict=True)]
+    # Places between two pixels may round to either.
+    same = (turned(x, angle.deg2rad()) == torch.stack(wanted)).float().mean()
+    assert same > 0.99
+
+
+def test_rotation_draws_its_angles_to_both_sides():
+    x = images(50, 32, 32)
+    angle = 20 * (2 * drawn(1, 50)[:, 0].double() - 1)
+    assert angle.min() < -15
+    assert angle.max() > 15
+    assert torch.equal(applied(Rotation(degrees=20.0), x), turned(x, angle.deg2rad()))
+    assert torch.equal(applied(Rotation(degrees=0.0), x), x)
+    black = applied(Rotation(degrees=20.0), torch.ones_like(x))[:, 0, 0, 0] == 0
+    assert torch.equal(black, angle.abs() > 2), "corners of those that turn enough"
+
+
+def test_rotation_refuses_angles_that_cannot_be():
+    with pytest.raises(UserError, match=r"degrees=-1; set at least 0"):
+        Rotation(degrees=-1)

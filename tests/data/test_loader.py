@@ -15,6 +15,7 @@ from rrl_dist.data.beton import beton_path, check_beton, write_beton
 from rrl_dist.data.datasets import ImageSet
 from rrl_dist.data.folder import FolderImages
 from rrl_dist.data.loader import open_loader
+from tests.data.reading import global_batches
 
 COUNT, SIDE = 23, 6
 
@@ -88,6 +89,24 @@ def test_exactly_the_positions_are_visited_in_order(tmp_path, lazy):
     loader = opened(in_folder(tmp_path) if lazy else stored())
     for positions in (ORDER, ORDER[8:], ORDER[::-1], ORDER[:3], ORDER[[5, 5, 5, 5]]):
         assert_visits(loader, positions)
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 4])
+def test_workers_that_change_in_mid_epoch_read_on(last):
+    count, batch_size = 77, 12
+    pixels = np.zeros((count, 2, 2, 3), np.uint8)
+    places = np.arange(count)
+    images = ImageSet("many", pixels, places % 3, places + 5, ("a", "b", "c"))
+
+    def load(share):
+        return opened(images, batch_size=share)
+
+    alone = global_batches(load, [(1, 6)], count=count, batch_size=batch_size)
+    shares = [(4, 1), (1, 1), (3, 2), (last, 2)]
+    assert global_batches(load, shares, count=count, batch_size=batch_size) == alone
+    index = [i for batch in alone for i in batch]
+    assert len(set(index)) == len(index) == count // batch_size * batch_size
+    assert set(index) <= set(images.index.tolist())
 
 
 def test_dropped_early_it_starts_afresh(tmp_path):

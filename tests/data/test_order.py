@@ -52,6 +52,24 @@ def test_a_resumed_epoch_is_the_tail_of_the_whole(size, start):
     np.testing.assert_array_equal(tail, whole[start:])
 
 
+# Workers, and how many steps they train before others go on.
+changes = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 5)), max_size=5)
+
+
+@given(st.integers(12, 200), st.sampled_from([12, 24]), changes, st.integers(1, 4))
+def test_no_change_of_workers_in_mid_epoch_loses_or_repeats_a_sample(
+    count, share, changes, last
+):
+    batch_size = min(share, count // 12 * 12)
+    alone = whole_epoch(count, batch_size, 1).reshape(-1, batch_size)
+    seen = []
+    for workers, steps in [*changes, (last, len(alone))]:
+        rest = whole_epoch(count, batch_size, workers, start=len(seen))
+        seen += rest.reshape(-1, batch_size)[:steps].tolist()
+    np.testing.assert_array_equal(seen, alone)
+    assert len({place for batch in seen for place in batch}) == alone.size
+
+
 def test_epochs_and_seeds_differ():
     first = whole_epoch(100, 10, 1)
     assert (first != whole_epoch(100, 10, 1, epoch=1)).any()

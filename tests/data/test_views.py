@@ -13,7 +13,7 @@ from rrl_dist.data.views import Views
 CONFIGS = Path(__file__).parents[2] / "configs" / "views"
 NAMES = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
 PAIRS = {"simclr", "asymmetric", "symmetric_weak", "vicreg", "strong_weak"}
-PAIRS |= {"digits", "digits_strong_weak"}
+PAIRS |= {"digits", "digits_crops", "digits_strong_weak"}
 
 
 def configured(name: str) -> Views:

@@ -7,17 +7,21 @@ import pytest
 import torch
 
 from rrl_dist.core.aggregate import wilson
-from rrl_dist.core.records import Row
 from rrl_dist.core.storage import read_json
-from rrl_dist.evaluate.evaluation import summarize
+from rrl_dist.evaluate.evaluation import like_guessing
 from rrl_dist.evaluate.plan import Suite, build_suite
+from rrl_dist.evaluate.summary import summarize
 from rrl_dist.training.build import build, load_classifier
 from tests.evaluate.jobs import (
     COMPONENTS,
     LIMIT,
+    Counter,
     Job,
     by_sample,
     chosen,
+    columns,
+    made,
+    made_of,
     rows_in,
     run,
 )
@@ -48,7 +52,7 @@ def test_the_part_that_is_attacked_is_fixed_and_of_the_test_split(job: Job) -> N
 
 
 def test_clean_rows_are_a_direct_forward(job: Job, finished: Path) -> None:
-    model, _ = load_classifier(Path(job["classifier"]))
+    model, _ = load_classifier(job["classifier"].path)
     x, y, index = chosen(job)
     with torch.no_grad():
         logits = model(x)
@@ -72,7 +76,7 @@ def test_clean_rows_are_a_direct_forward(job: Job, finished: Path) -> None:
 def test_attacked_rows_are_the_attack_on_all_images_at_once(
     job: Job, finished: Path
 ) -> None:
-    model, _ = load_classifier(Path(job["classifier"]))
+    model, _ = load_classifier(job["classifier"].path)
     x, y, index = chosen(job)
     suite = build_suite(job["suite"], job["ball"], seed=job["seed"])
     flags = {}
@@ -122,24 +126,6 @@ def test_results_are_a_count_by_hand(finished: Path) -> None:
 SURVEY = {"head_norm": 1.0, "spread": 1.0, "sigmas": None}
 
 
-def made(index: int, component: str, correct: bool) -> Row:
-    return Row(
-        index=index,
-        label=0,
-        predicted=int(not correct),
-        component=component,
-        correct=correct,
-        margin=0.0,
-        confidence=1.0,
-        loss=0.0,
-        distance=0.0,
-        displacement=0.0,
-        queries=0,
-        seed=0,
-        seconds=0.0,
-    )
-
-
 def test_the_worst_case_is_of_the_full_radius_alone() -> None:
     suite = Suite(
         attacks={},
@@ -160,12 +146,13 @@ def test_the_worst_case_is_of_the_full_radius_alone() -> None:
         for name, flags in outcomes.items()
         for i, right in enumerate(flags)
     ]
-    found = summarize(rows, suite, SURVEY)
+    found = summarize(columns(rows), suite, SURVEY)
     assert found["worst"]["value"] == 0.25
     assert found["components"]["a"]["value"] == 0.5
     assert [point["value"] for point in found["curve"]] == [0.75, 0.0]
     assert set(found["components"]) == {"clean", "a", "b"}
-    assert summarize(rows[::-1], suite, SURVEY)["worst"] == found["worst"]
+    again = summarize(columns(rows[::-1]), suite, SURVEY)
+    assert again == found
 
 
 def test_the_gallery_shows_some_of_the_images_attacked(
@@ -195,3 +182,29 @@ def test_without_a_gallery_there_is_none(job: Job, tmp_path: Path) -> None:
     run({**few, "suite": {**job["suite"], "attacks": {}, "curve": None}}, tmp_path)
     assert not (tmp_path / "gallery-3.npz").exists()
     assert len(rows_in(tmp_path)) == 5
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "guessed"),
+    [(10, 100, True), (15, 100, True), (40, 100, False), (2, 20, False), (0, 50, True)],
+)
+def test_an_accuracy_like_guessing_is_noticed(
+    right: int, count: int, guessed: bool
+) -> None:
+    """Of ten classes; of too few images nothing is said."""
+    assert like_guessing(wilson(right, count).as_dict(), 10) == guessed
+
+
+def test_a_model_that_guesses_is_told_of(job: Job, tmp_path: Path) -> None:
+    """One that expects other pixels than it gets, say."""
+    told: list[str] = []
+    nothing = {**job["suite"], "attacks": {}, "curve": None}
+    alone = {**job, "gallery": 0, "suite": nothing}
+    run(alone, tmp_path / "a", notify=told.append)
+    assert not any("guessing" in line for line in told)
+    evaluation = made_of(alone, tmp_path / "b")
+    evaluation.models.subject.head.weight.data.zero_()
+    evaluation.models.subject.head.bias.data.copy_(torch.eye(10)[3])
+    evaluation.run(Counter(), told.append)
+    (line,) = (line for line in told if "guessing" in line)
+    assert "normalizes them as it was trained" in line

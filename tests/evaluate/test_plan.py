@@ -1,45 +1,15 @@
-from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import torch
 
 from rrl_dist.attacks.apgd import APGD
 from rrl_dist.attacks.balls import L2
 from rrl_dist.attacks.projected_gradient import PGD
 from rrl_dist.core.errors import UserError
-from rrl_dist.evaluate.plan import ATOM, build_suite, cut
+from rrl_dist.evaluate.plan import build_suite
 from tests.training.stages import composed
-
-
-@given(
-    names=st.lists(st.sampled_from("abcdef"), unique=True),
-    samples=st.integers(0, 1000),
-    unit_atoms=st.integers(1, 6),
-)
-def test_units_cover_each_pair_once_in_whole_atoms(
-    names: list[str], samples: int, unit_atoms: int
-) -> None:
-    units = cut(names, samples, unit_atoms=unit_atoms)
-    covered = Counter((u.component, i) for u in units for i in range(u.first, u.last))
-    assert covered == Counter((name, i) for name in names for i in range(samples))
-    assert [u.number for u in units] == list(range(len(units)))
-    assert len({u.file for u in units}) == len(units)
-    for unit in units:
-        assert unit.samples == unit.last - unit.first
-        assert 0 < unit.samples <= ATOM * unit_atoms
-        # Atoms are the same however many of them a unit has.
-        assert unit.first % ATOM == 0
-        assert unit.last % ATOM == 0 or unit.last == samples
-
-
-def test_an_atom_has_64_samples() -> None:
-    assert [u.samples for u in cut(["x"], 130, unit_atoms=1)] == [64, 64, 2]
-
-
-def test_files_sort_by_number() -> None:
-    files = [u.file for u in cut(["x"], 64 * 200, unit_atoms=1)]
-    assert files == sorted(files)
 
 
 def test_the_projects_suite() -> None:
@@ -167,3 +137,17 @@ def test_a_suite_without_attacks_shows_clean_images() -> None:
     nothing = {"attacks": {}, "micro_batch": 8, "curve": None}
     suite = build_suite(nothing, config["ball"], seed=0)
     assert (suite.full, suite.shown) == (("clean",), "clean")
+
+
+def test_attacks_call_the_model_as_their_device_likes_it() -> None:
+    config = composed("suite.micro_batch=null")
+
+    def sizes(suite: Mapping[str, Any], device: str | None) -> set[int]:
+        where = None if device is None else torch.device(device)
+        found = build_suite(suite, config["ball"], seed=0, device=where)
+        return {a.micro_batch for a in found.attacks.values() if a is not None}
+
+    assert sizes(config["suite"], None) == sizes(config["suite"], "cpu")
+    assert sizes(config["suite"], "cpu") != sizes(config["suite"], "cuda")
+    asked = {**config["suite"], "micro_batch": 7}
+    assert sizes(asked, "cpu") == sizes(asked, "cuda") == {7}

@@ -11,8 +11,8 @@ import torch
 
 from rrl_dist.core.records import Row
 from rrl_dist.core.storage import read_json
+from rrl_dist.evaluate.images import chosen_images
 from rrl_dist.evaluate.plan import build_suite
-from rrl_dist.evaluate.robust import chosen_images
 from rrl_dist.training.build import load_classifier
 from tests.evaluate.jobs import LIMIT, REPRESENTATION, Job, job_of, rows_in, run
 
@@ -61,7 +61,7 @@ def test_every_component_is_there(tables: dict[str, dict[int, Row]]) -> None:
 def test_the_bound_is_worked_out_by_hand(
     job: Job, results: dict[str, Any], tables: dict[str, dict[int, Row]]
 ) -> None:
-    model, _ = load_classifier(Path(job["classifier"]))
+    model, _ = load_classifier(job["classifier"].path)
     norm = float(np.linalg.svd(model.head.weight.detach().numpy())[1][0])
     images = chosen_images(job).images
     x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255
@@ -109,7 +109,7 @@ def test_the_distance_is_a_mean_over_all_images(
     job: Job, results: dict[str, Any], tables: dict[str, dict[int, Row]]
 ) -> None:
     rows = tables[SEARCH]
-    model, _ = load_classifier(Path(job["classifier"]))
+    model, _ = load_classifier(job["classifier"].path)
     suite = build_suite(job["suite"], job["ball"], seed=job["seed"])
     images = chosen_images(job)
     x = torch.from_numpy(images.images).permute(0, 3, 1, 2).contiguous().float() / 255
@@ -148,7 +148,7 @@ def test_measures_of_the_encoder(job: Job, results: dict[str, Any]) -> None:
     assert 0 < found["feature_std"] < 1
     total = sum(sigma**2 for sigma in found["sigmas"].values())
     assert found["sigma_squared_sum"] == pytest.approx(total, rel=1e-4)
-    model, _ = load_classifier(Path(job["classifier"]))
+    model, _ = load_classifier(job["classifier"].path)
     assert 1 < found["effective_rank"] <= model.encoder.num_features
     convolutions = [
         name

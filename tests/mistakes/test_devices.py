@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from rrl_dist.core.errors import UserError
-from rrl_dist.training.cluster import check, session, worker_variables
+from rrl_dist.training.cluster import (
+    check,
+    check_places,
+    places,
+    session,
+    worker_variables,
+)
 from rrl_dist.training.devices import uses_gpus
 from tests.mistakes.commands import refused
 from tests.mistakes.listing import told
@@ -64,6 +70,35 @@ def test_more_workers_than_gpus() -> None:
     assert uses_gpus({"gpu": "auto", "workers": 2}, 2)
     assert not uses_gpus({"gpu": "auto", "workers": 4}, 0)
     assert not uses_gpus({"gpu": False, "workers": 4}, 2)
+
+
+def test_more_workers_to_train_than_there_is_room_for() -> None:
+    """An evaluation begins with those that there is room for."""
+    found = {"kind": "auto", "cpus_per_worker": 1, "gpu": False, "gpus": 0}
+    short = {**found, "workers": 3, "cpus": 2}
+    with pytest.raises(UserError) as refusal:
+        check_places(short)
+    told(
+        "more workers to train than CPUs",
+        f"rrl run {DEMO} cluster=auto cluster.workers=3",
+        f"rrl run: {refusal.value}",
+    )
+    assert places(short) == 2
+    assert places({**short, "cpus": 8}) == 3
+    assert places({**short, "cpus": 8, "gpu": True, "gpus": 1}) == 1
+    check_places({**short, "cpus": 3})
+    with pytest.raises(UserError, match="the number of GPUs is 1"):
+        check_places({**short, "cpus": 8, "gpu": True, "gpus": 1})
+
+
+def test_fewer_workers_at_most_than_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["run", DEMO, "cluster=auto", "cluster.workers=3", "cluster.max_workers=2"]
+    line = refused([*asked, f"storage={tmp_path}"], monkeypatch, capsys)
+    told("fewer workers at most than at the start", f"rrl {' '.join(asked)}", line)
+    assert not list(tmp_path.iterdir())
+    check({"kind": "auto", "workers": 3, "max_workers": 3, "threads": 1, "gpu": "auto"})
 
 
 def test_a_gpu_that_may_be(

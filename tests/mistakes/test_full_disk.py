@@ -89,7 +89,8 @@ def refused_when(disk: Path, pattern: str, leave: int, *arguments: str) -> str:
 def shortened(line: str) -> str:
     """Without what a run's numbers and hashes change."""
     line = re.sub(r"-[0-9a-f]{12}/", "-HASH/", line)
-    return re.sub(r"step-\d+|-\d+-\d+(?=\.parquet)|(?<=/)[^/]+\.parquet", "FILE", line)
+    part = r"step-\d+-[0-9a-f]{8}-part-\d+-of-\d+"
+    return re.sub(rf"{part}|(?<=rows/)[^/]+/[^/]+\.parquet", "FILE", line)
 
 
 @pytest.mark.slow
@@ -102,13 +103,25 @@ def test_a_run_goes_on_after_room_was_made(disk: Path, tmp_path: Path) -> None:
     command = "rrl run experiment=demo"
     told("a full disk while a checkpoint is written", command, line, folder=disk)
     # The checkpoint before it is whole: the hash beside it says so.
-    line = refused_when(disk, "runs/demo/stages/evaluate-*/*/*.parquet", 0, *run)
+    line = refused_when(disk, "runs/demo/stages/evaluate-*/rows/*/*.parquet", 0, *run)
     told("a full disk while rows are written", command, line, folder=disk)
     printed = rrl(disk, *run)
     assert "damaged" not in printed
     rrl(tmp_path, *run)
     results = [f / "runs/demo/results.json" for f in (disk, tmp_path)]
     assert read_json(results[0]) == read_json(results[1])
+
+
+def test_a_disk_without_room_for_checkpoints(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = "objective.projector.hidden=4096"
+    command = [*PRETRAIN, "cluster=debug", wide, f"storage={disk}/runs"]
+    line = refused(command, monkeypatch, capsys)
+    line = re.sub(r"\d+\.\d MB", "N MB", line)
+    case = "a disk without room for checkpoints"
+    told(case, "rrl pretrain name=one", line, folder=disk)
+    assert not list(disk.rglob("checkpoints"))
 
 
 @pytest.mark.slow

@@ -40,6 +40,11 @@ TOLD = [
         (),
     ),
     (
+        "an estimator that is none",
+        ["pretrain", "objective=worst_case_mi", "objective.estimator=mine"],
+        ("views=weak",),
+    ),
+    (
         "a loss that is not finite",
         ["pretrain", "objective=barlow", "objective.eps=-9"],
         HEAD,

@@ -247,12 +247,15 @@ def newest(folder: Path) -> Path:
     return max((stage / "checkpoints").glob("step-*.pt"))
 
 
-def replaced(checkpoint: Path, content: Any) -> None:
-    """Another checkpoint in its place, sealed as if it were whole."""
+def replaced(run: Path, content: Any) -> Path:
+    """Another one in the place of the last checkpoint, sealed as if it were whole."""
+    checkpoint = newest(run)
     torch.save(content, checkpoint)
-    about = read_json(checkpoint.with_suffix(".json"))
-    about["sha256"] = file_hash(checkpoint)
-    write_json(checkpoint.with_suffix(".json"), about)
+    commit = max(checkpoint.parent.glob("step-*.json"))
+    about = read_json(commit)
+    about["parts"] = [file_hash(checkpoint)]
+    write_json(commit, about)
+    return checkpoint
 
 
 @pytest.mark.slow
@@ -267,19 +270,19 @@ def test_of_checkpoints(tmp_path: Path) -> None:
     before = model.read_bytes()
 
     other = torch.load(newest(tmp_path / "wide"), weights_only=True)
-    replaced(checkpoint, {**other, "identity": state["identity"]})
+    replaced(tmp_path / "one", {**other, "identity": state["identity"]})
     printed = rrl(tmp_path / "one", *PRETRAIN, narrow, status=2)
     case = "a checkpoint of another architecture"
     told(case, shown, printed.strip().splitlines()[-1], folder=short(checkpoint))
 
-    replaced(checkpoint, {**state, "step": Bomb(tmp_path / "trace")})
+    replaced(tmp_path / "one", {**state, "step": Bomb(tmp_path / "trace")})
     printed = rrl(tmp_path / "one", *PRETRAIN, narrow, status=2)
     case = "a checkpoint that holds code to run"
     told(case, shown, printed.strip().splitlines()[-1], folder=short(checkpoint))
     assert not (tmp_path / "trace").exists(), "what the file holds was run"
 
     # Its hash does not fit: the one before serves, and the end is the same.
-    replaced(checkpoint, state)
+    checkpoint = replaced(tmp_path / "one", state)
     content = bytearray(checkpoint.read_bytes())
     content[len(content) // 2] ^= 1
     checkpoint.write_bytes(content)

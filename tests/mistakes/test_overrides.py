@@ -76,7 +76,7 @@ TOLD = [
     (
         "a group taken away",
         ["run", DEMO, "model=null"],
-        "choose model=plain_cnn|resnet18|",
+        "choose model=dim_cnn|plain_cnn|resnet18|",
     ),
     (
         "a file's name for what is in it",
@@ -86,7 +86,7 @@ TOLD = [
     (
         "a file's name for what is in it, in an arm",
         ["run", "experiment=terms_digits", "arms.tarrl.objective.base=mocco"],
-        "choose objective/base@arms.tarrl.objective.base=adversarial|barlow|",
+        "choose objective/base@arms.tarrl.objective.base=acl|adversarial|",
     ),
     (
         "an arm without a method",
@@ -96,7 +96,7 @@ TOLD = [
     (
         "arms without an experiment",
         ["run", "arms.simclr.train.epochs=3"],
-        "choose one of deacl_ablations_digits",
+        "choose one of acl_cifar10",
     ),
     ("an unknown option", ["run", DEMO, "--verbose"], "--verbose is no option"),
 ]

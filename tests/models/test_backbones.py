@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rrl_dist.core.errors import UserError
-from rrl_dist.models.backbones import SmallCNN, timm_backbone
+from rrl_dist.models.backbones import InfomaxCNN, SmallCNN, timm_backbone
 from rrl_dist.models.wide_resnet import WideResNet
 
 
@@ -158,3 +158,36 @@ def test_small_cnn_has_four_times_its_width_in_features(width: int) -> None:
     assert model(images(16, device="cpu")).shape == (2, 4 * width)
     strides = [m.stride[0] for m in model.modules() if isinstance(m, nn.Conv2d)]
     assert strides == [1, 2, 1, 2, 1]
+
+
+@pytest.mark.parametrize("size", [8, 16, 32])
+def test_infomax_cnn_is_the_released_codes(size: int) -> None:
+    torch.manual_seed(0)
+    model = InfomaxCNN(image_size=size, width=64, hidden=1024, out=64)
+    state, x = model.state_dict(), images(size, device="cpu")
+    h = x
+    for number in (0, 3, 6):
+        h = F.conv2d(h, state[f"layers.{number}.weight"], stride=2, padding=1)
+        h = F.batch_norm(h, None, None, training=True).clamp_min(0)
+    assert h.shape == (2, 256, size // 8, size // 8)
+    h = h.flatten(1) @ state["layers.10.weight"].T + state["layers.10.bias"]
+    h = F.batch_norm(h, None, None, training=True).clamp_min(0)
+    h = h @ state["layers.13.weight"].T + state["layers.13.bias"]
+    torch.testing.assert_close(model(x), h, rtol=1e-3, atol=1e-4)
+    assert model.num_features == 64
+    convolutions = 16 * (3 * 64 + 64 * 128 + 128 * 256) + 2 * (64 + 128 + 256)
+    linear = (256 * (size // 8) ** 2 + 1) * 1024 + 2 * 1024 + 1025 * 64
+    assert sum(p.numel() for p in model.parameters()) == convolutions + linear
+
+
+@pytest.mark.parametrize("size", [0, 4, 12, 28])
+def test_infomax_cnn_refuses_sizes_that_it_cannot_halve_three_times(size: int) -> None:
+    told = f"image_size={size}; .*set data.size to a multiple of 8, or another model="
+    with pytest.raises(UserError, match=told):
+        InfomaxCNN(image_size=size, width=4, hidden=8, out=4)
+
+
+def test_infomax_cnn_refuses_images_of_another_size() -> None:
+    model = InfomaxCNN(image_size=16, width=4, hidden=8, out=4)
+    with pytest.raises(UserError, match=r"images of 16 px, and gets 32x32 px; set "):
+        model(images(32, device="cpu"))

@@ -10,6 +10,7 @@ from torch import Tensor
 from rrl_dist.attacks.balls import Linf
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.collectives import rank, world_size
+from rrl_dist.data.augmix import AugMix
 from rrl_dist.models.backbones import SmallCNN
 from rrl_dist.models.encoder import Encoder
 from rrl_dist.models.heads import (
@@ -28,11 +29,14 @@ from rrl_dist.objectives.ramp import Ramp
 from rrl_dist.objectives.simclr import SimCLR
 from rrl_dist.objectives.simsiam import SimSiam
 from rrl_dist.objectives.spectral import Spectral
-from rrl_dist.objectives.supervised import Supervised
 from rrl_dist.objectives.tarrl import TARRL
+from rrl_dist.objectives.urrl import URRL
 from rrl_dist.objectives.vicreg import VICReg
 from rrl_dist.training.optim import parameter_groups, set_learning_rate, sgd
 from rrl_dist.training.strategies import TorchStrategy
+from tests.objectives.contrasting import CONTRASTING, contrasting
+from tests.objectives.informed import INFORMED, informed
+from tests.objectives.labelling import ANCHORED, MAKERS, anchored, labelled
 
 SAMPLES = 24
 SIZE = 8  # pixels
@@ -65,10 +69,17 @@ def small_objective(
     if name in COUPLED:
         kind, base, changes = COUPLED[name]
         return _around(kind, _self_supervised(base, trained, sync_bn), **changes)
-    if name == "supervised":
-        return Supervised(encoder=trained, num_classes=3, train_encoder=True)
+    if name in MAKERS:
+        return labelled(name, trained)
+    if name in ANCHORED:
+        base, form = ANCHORED[name]
+        return anchored(labelled(base, trained), make(3), form=form)
     if name == "deacl":
         return _deacl(trained, make(3))
+    if name in CONTRASTING:
+        return contrasting(name, trained, sync_bn=sync_bn)
+    if name in INFORMED:
+        return informed(trained, sync_bn=sync_bn, **INFORMED[name])
     if name == BRANCHED:
         return _deacl(trained, make(3), passes="separate", batch_norm="clean")
     raise ValueError(name)
@@ -76,10 +87,15 @@ def small_objective(
 
 TWO_VIEWS = ("simclr", "simsiam", "barlow", "vicreg", "byol", "moco")
 SLOW_COPIES = ("byol", "moco")
-ONE_VIEW = ("supervised", "deacl")
+ONE_VIEW = (*MAKERS, "anchored", "deacl", "worst_case_mi")
 # Each around another, two of them around one with a slow copy.
-AROUND = {"tarrl": "moco", "adversarial": "byol", "spectral": "simclr"}
-OBJECTIVES = (*TWO_VIEWS, *ONE_VIEW, *AROUND)
+AROUND = {
+    "tarrl": "moco",
+    "adversarial": "byol",
+    "spectral": "simclr",
+    "urrl": "simclr",
+}
+OBJECTIVES = (*TWO_VIEWS, *CONTRASTING, *ONE_VIEW, *AROUND)
 # Around bases whose loss couples the whole batch, so that an attack on one worker's
 # images depends on the others'; and by the distances that `_around` does not set.
 COUPLED: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -87,6 +103,8 @@ COUPLED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "adversarial around barlow": ("adversarial", "barlow", {}),
     "tarrl by cosine around barlow": ("tarrl", "barlow", {"distance": "cosine"}),
     "tarrl by kl around barlow": ("tarrl", "barlow", {"distance": "kl"}),
+    "urrl around moco": ("urrl", "moco", {"form": "js"}),
+    "urrl by features around barlow": ("urrl", "barlow", {"mixed": 2}),
 }
 # Two sets of batch norms, of which one is not the encoder's.
 BRANCHED = "deacl with branches"
@@ -159,6 +177,16 @@ def _around(name: str, base: Objective, **changes: Any) -> Objective:
             warm_up=20,
             image_size=SIZE,
         ),
+        "urrl": partial(
+            URRL,
+            augmix=AugMix(severity=10.0, width=3, depth=-1, alpha=1.0),
+            mixed=1,
+            weight=12.0,
+            ramp=ramp,
+            form="auto",
+            temperature=0.2,
+            seed=0,
+        ),
     }
     return makers[name](base=base, **changes)
 
@@ -173,13 +201,20 @@ def global_batch(views: int) -> tuple[Tensor, ...]:
     return (*images, labels, torch.arange(100, 100 + SAMPLES))
 
 
+def stored_images() -> Tensor:
+    """Of the whole batch; unlike every view, so that no view may stand for them."""
+    generator = torch.Generator().manual_seed(6)
+    return torch.rand(SAMPLES, 3, SIZE, SIZE, generator=generator)
+
+
 def own_batch(name: str) -> Batch:
     """This worker's share."""
-    views = 1 if name in ONE_VIEW else 2
+    views = 1 if name in (*ONE_VIEW, *INFORMED, *ANCHORED) else 2
     share = SAMPLES // world_size()
     mine = slice(rank() * share, (rank() + 1) * share)
     *images, labels, index = (t[mine] for t in global_batch(views))
-    return Batch(images[0], tuple(images), labels, index, step=7, progress=0.5)
+    stored = stored_images()[mine]
+    return Batch(stored, tuple(images), labels, index, step=7, progress=0.5)
 
 
 def loss_and_gradient(name: str) -> tuple[float, dict[str, Tensor]]:

@@ -11,29 +11,65 @@ from rrl_dist.objectives.simclr import nt_xent
 from tests.objectives.harness import own_batch, small_objective
 
 
-def literal_nt_xent(za: torch.Tensor, zb: torch.Tensor, temperature: float) -> float:
-    """Eq. 1 of the paper, one anchor at a time."""
-    z = [*za.double(), *zb.double()]
-    n, total = len(za), 0.0
+def literal_nt_xent(*views: torch.Tensor, temperature: float) -> float:
+    """Eq. 1 of the paper, one anchor at a time, and one partner at a time."""
+    z = [row for view in views for row in view.detach().double()]
+    n, total = len(views[0]), 0.0
     for i, anchor in enumerate(z):
-        j = (i + n) % (2 * n)
-        similar = math.exp(float(anchor @ z[j]) / temperature)
         others = sum(
             math.exp(float(anchor @ other) / temperature)
             for k, other in enumerate(z)
             if k != i
         )
-        total -= math.log(similar / others)
+        for j in range(i % n, len(z), n):
+            if j != i:
+                similar = math.exp(float(anchor @ z[j]) / temperature)
+                total -= math.log(similar / others)
     return total / len(z)
 
 
-@settings(deadline=None, max_examples=25)
-@given(n=st.integers(2, 9), seed=st.integers(0, 99), temperature=st.floats(0.1, 2.0))
-def test_equals_the_papers_formula(n: int, seed: int, temperature: float) -> None:
+def unit_views(count: int, n: int, dims: int, *, seed: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    za, zb = (F.normalize(torch.randn(n, 5, generator=generator)) for _ in range(2))
-    loss = nt_xent(za, zb, temperature=temperature)
-    assert float(loss) == pytest.approx(literal_nt_xent(za, zb, temperature), rel=1e-4)
+    z = torch.randn(count, n, dims, generator=generator)
+    return list(F.normalize(z, dim=2).unbind())
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    views=st.integers(2, 4),
+    n=st.integers(2, 9),
+    seed=st.integers(0, 99),
+    temperature=st.floats(0.1, 2.0),
+)
+def test_equals_the_papers_formula(
+    views: int, n: int, seed: int, temperature: float
+) -> None:
+    z = unit_views(views, n, 5, seed=seed)
+    expected = literal_nt_xent(*z, temperature=temperature)
+    assert float(nt_xent(*z, temperature=temperature)) == pytest.approx(
+        expected, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("views", [2, 3])
+def test_every_side_of_a_similarity_gets_its_gradient(views: int) -> None:
+    """Against differences; keys without gradient, as in RoCL's code, would fail."""
+    z = [view.requires_grad_() for view in unit_views(views, 4, 3, seed=1)]
+    gradients = torch.autograd.grad(nt_xent(*z, temperature=0.5), z)
+    way = unit_views(views, 4, 3, seed=2)
+    ends = [
+        literal_nt_xent(
+            *(
+                view.detach().double() + side * w
+                for view, w in zip(z, way, strict=True)
+            ),
+            temperature=0.5,
+        )
+        for side in (-1e-5, 1e-5)
+    ]
+    slope = sum(float((g * w).sum()) for g, w in zip(gradients, way, strict=True))
+    assert slope == pytest.approx((ends[1] - ends[0]) / 2e-5, rel=1e-3)
+    assert abs(slope) > 0.05
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
@@ -59,7 +95,7 @@ def test_the_network_is_the_papers() -> None:
         z = F.normalize(objective.projector(objective.encoder(torch.cat([a, b]))))
     za, zb = z[: len(a)], z[len(a) :]
     terms = objective(own_batch("simclr"))
-    expected = literal_nt_xent(za, zb, 0.2)
+    expected = literal_nt_xent(za, zb, temperature=0.2)
     assert float(terms["loss"].detach()) == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(terms["view_similarity"], (za * zb).sum(1).mean())
 

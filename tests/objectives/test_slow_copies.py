@@ -27,6 +27,7 @@ from tests.objectives.harness import (
     small_objective,
 )
 from tests.objectives.moving import outside_gathered, slow_copy
+from tests.training.saved import saved
 from tests.training.stages import (
     Stage,
     differences,
@@ -179,9 +180,9 @@ def slow_weights(name: str) -> dict[str, torch.Tensor]:
 def test_a_checkpoint_goes_on_to_the_last_bit(name: str, tmp_path: Path) -> None:
     losses, whole = state_after(name, "single", 6, None, {})
     first, half = state_after(name, "single", 3, None, {})
-    checkpoints = Checkpoints(tmp_path, notify=pytest.fail)
-    checkpoints.save(3, {**half, "identity": "one", "workers": 1})
-    second, rest = state_after(name, "single", 3, checkpoints.load(), {})
+    saved(tmp_path, 3, {**half, "identity": "one", "workers": 1})
+    state = Checkpoints(tmp_path, notify=pytest.fail).load()
+    second, rest = state_after(name, "single", 3, state, {})
     assert first + second == losses
     for key, value in whole["objective"].items():
         assert torch.equal(rest["objective"][key], value), key

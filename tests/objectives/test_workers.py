@@ -13,8 +13,12 @@ from tests.objectives.harness import (
     logged,
     loss_and_gradient,
 )
+from tests.objectives.informed import INFORMED
+from tests.objectives.labelling import ANCHORED
 
-every_objective = pytest.mark.parametrize("name", [*OBJECTIVES, *COUPLED, BRANCHED])
+every_objective = pytest.mark.parametrize(
+    "name", [*dict.fromkeys((*OBJECTIVES, *COUPLED, *INFORMED, *ANCHORED)), BRANCHED]
+)
 
 
 @pytest.mark.slow

@@ -66,3 +66,14 @@ def test_runs_of_one_name_and_no_runs_are_refused(folder, tmp_path):
     with pytest.raises(UserError, match="no run"):
         write_report([], tmp_path / "out", against=None)
     assert not (tmp_path / "out").exists()
+
+
+def test_where_nothing_was_attacked_nothing_is_said_of_attacks(tmp_path, results, save):
+    bare = results("simclr", "moco")
+    for arm in bare["arms"].values():
+        arm["components"] = {"clean": arm["components"]["clean"]}
+        arm |= {"worst": arm["components"]["clean"], "curve": []}
+    page, *_ = write_report([save(tmp_path / "a", bare)], tmp_path / "b", against=None)
+    assert "| method | backbone | clean | minutes |" in page.read_text()
+    assert "worst" not in page.read_text()
+    assert "attack" not in page.read_text()

@@ -10,9 +10,10 @@ import pytest
 
 from rrl_dist.core.errors import UserError
 from rrl_dist.report import labels
-from rrl_dist.report.load import Run, load_run
+from rrl_dist.report.load import load_run
 from rrl_dist.report.markdown import BOUND, tables, write_report
 from rrl_dist.report.measures import bound_table, measures_table
+from rrl_dist.report.run import Run
 
 Results = dict[str, Any]
 KEYS = ("bound", "distance", "representation")
@@ -56,6 +57,8 @@ def test_a_run_holds_what_was_measured(given: Results, load: Any) -> None:
         assert arm.distance.mean.value == entry["distance"]["value"]
         for key in ("feature_std", "effective_rank", "sigma_squared_sum"):
             assert getattr(arm.representation, key) == entry["representation"][key]
+        sigmas = entry["representation"]["sigmas"].values()
+        assert arm.representation.largest_sigma == max(sigmas) > min(sigmas)
 
 
 def test_measures_stand_under_their_titles(given: Results, load: Any) -> None:

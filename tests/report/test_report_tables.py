@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from rrl_dist.core.aggregate import Proportion, wilson
 from rrl_dist.report import labels
-from rrl_dist.report.load import Arm, Run, load_run
+from rrl_dist.report.load import load_run
+from rrl_dist.report.run import Arm, Run
 from rrl_dist.report.tables import Table, lead, robustness_table
 
 CELL = re.compile(r"(\d+\.\d) \[(\d+\.\d), (\d+\.\d)\]")
@@ -81,16 +82,32 @@ def assert_shows(cell: str, accuracy: Proportion) -> None:
 def test_cells_are_the_percentages_and_intervals_of_the_input(given_runs):
     table = robustness_table(given_runs)
     given_arms = [arm for run in given_runs for arm in run.arms]
+    clean_alone = {key for arm in given_arms for key in arm.components} == {"clean"}
+    worst = [] if clean_alone else ["worst case"]
+    assert list(table.header[len(table.header) - 1 - len(worst) : -1]) == worst
     assert len(table.rows) == len(given_arms)
     for row, arm in zip(table.rows, given_arms, strict=True):
-        assert_shows(row[-2], arm.worst)
-        shown = [cell for cell in row[2:-2] if cell != labels.MISSING]
+        _, _, *numbers, _ = row
+        if not clean_alone:
+            assert_shows(numbers.pop(), arm.worst)
+        shown = [cell for cell in numbers if cell != labels.MISSING]
         found = sorted(map(labels.percent, arm.components.values()))
         assert sorted(shown) == found
         if "clean" in arm.components:
             assert_shows(row[2], arm.components["clean"])
         else:
             assert row[2] == labels.MISSING
+
+
+@given(st.lists(accuracies, min_size=1, max_size=4))
+def test_without_an_attack_there_is_no_worst_case(clean):
+    run = of_worst(*[0.5] * len(clean))
+    found = zip(run.arms, clean, strict=True)
+    only = [replace(arm, components={"clean": accuracy}) for arm, accuracy in found]
+    table = robustness_table([replace(run, arms=tuple(only))])
+    assert table.header == ("method", "backbone", "clean", "minutes")
+    for row, accuracy in zip(table.rows, clean, strict=True):
+        assert_shows(row[2], accuracy)
 
 
 @given(st.lists(runs, min_size=1, max_size=3))

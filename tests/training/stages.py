@@ -1,20 +1,23 @@
 """Small training stages, composed from the project's own configurations."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rrl_dist.cli.app import CONFIGS
-from rrl_dist.core.collectives import world_size
+from rrl_dist.core.collectives import barrier, world_size
 from rrl_dist.core.storage import value_hash
 from rrl_dist.models.artefact import save_artefact
 from rrl_dist.stages import pretrain_stage, probe_stage
 from rrl_dist.training.build import build, build_encoder
+from rrl_dist.training.checkpoint import Checkpoints
 from rrl_dist.training.journal import read_metrics
 from rrl_dist.training.stage import train_stage
 
@@ -125,10 +128,17 @@ def stop_and_go_on(stage: Stage, folder: Path) -> int:
     try:
         train(stage, folder, stop_after_epoch=0)
     except StoppedError:
+        barrier()  # rank 0 makes checkpoints of all parts
         step = last_checkpoint(folder)["step"]
         train(stage, folder)
         return int(step)
     raise AssertionError("the run was not stopped")
+
+
+def stop_workers(stage: Stage, folder: Path) -> None:
+    """Each of several workers stops at the end of epoch 0."""
+    with suppress(StoppedError):
+        train(stage, folder, stop_after_epoch=0)
 
 
 def train_workers(stage: Stage, folder: Path, stopped: bool) -> int:
@@ -140,8 +150,8 @@ def train_workers(stage: Stage, folder: Path, stopped: bool) -> int:
 
 
 def last_checkpoint(folder: Path) -> dict[str, Any]:
-    path = max((folder / "checkpoints").glob("step-*.pt"))
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state = Checkpoints(folder / "checkpoints", pytest.fail).load()
+    assert state is not None
     return state
 
 

@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
 from rrl_dist.core.batch import Batch
-from rrl_dist.core.collectives import any_worker, rank
+from rrl_dist.core.collectives import any_worker, rank, world_size
 from rrl_dist.models.encoder import Encoder
+from rrl_dist.training.checkpoint_parts import Part, assemble
 from rrl_dist.training.loop import after_step
 from rrl_dist.training.optim import adamw, parameter_groups, set_learning_rate, sgd
 from rrl_dist.training.precision import LossScale
@@ -23,6 +26,7 @@ CPU = torch.device("cpu")
 ZERO = ("zero0", "zero1", "zero2", "zero3")
 DISTRIBUTED = ("ddp", *ZERO)
 EVERY = ("single", *DISTRIBUTED)
+OFFLOADED = ("zero1-optimizer", "zero2-optimizer", "zero3-optimizer", "zero3-all")
 SPAN = 20  # steps of a run, for what follows its progress
 # At its default ZeRO-3 leaves weights of fewer elements whole, all of a small network.
 OPTIONS = {"stage3_param_persistence_threshold": 0, "reduce_bucket_size": 10**6}
@@ -31,11 +35,13 @@ OPTIONS = {"stage3_param_persistence_threshold": 0, "reduce_bucket_size": 10**6}
 def made(
     kind: str, *, precision: str = "fp32", clip_grad: float | None = None
 ) -> Strategy:
-    """One of `EVERY`, not wrapped."""
+    """One of `EVERY` or `OFFLOADED`, not wrapped."""
     if kind.startswith("zero"):
+        stage, _, offload = kind.removeprefix("zero").partition("-")
         return DeepSpeedStrategy(
-            stage=int(kind[-1]),
+            stage=int(stage),
             precision=precision,
+            offload=offload or "none",
             options=OPTIONS,
             clip_grad=clip_grad,
         )
@@ -49,7 +55,7 @@ class Run:
 
     Args:
         name: of a small objective.
-        kind: of `EVERY`.
+        kind: of `EVERY` or `OFFLOADED`.
         optimizer: "sgd" (with momentum), "plain" (without), or "adamw".
         state: to go on from.
         options: `lr`, `precision`, `clip_grad`, `sync_bn`, `encoder` (from a seed).
@@ -131,7 +137,62 @@ def state_after(
     # What comes from another process is shared with it, and optimizers keep it.
     run = Run(name, kind, state=deepcopy(state), **options)
     found = [run.step() for _ in range(steps)]
-    return found, {**run.strategy.state(), "step": run.done}
+    return found, {**whole_state(run.strategy), "step": run.done}
+
+
+def whole_state(strategy: Strategy) -> dict[str, Any]:
+    """What a checkpoint of all workers' parts would hold."""
+    part = strategy.part()
+    found: list[Any] = [None] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(found, part)
+    else:
+        found = [part]
+    parts = [each for each in found if each is not None]
+    assert [(each.number, each.of) for each in parts] == [
+        (number, len(parts)) for number in range(len(parts))
+    ]
+    state: dict[str, Any] = assemble([each.state for each in parts])
+    return state
+
+
+def part_and_two_steps(kind: str) -> tuple[bool, dict[str, int], bool]:
+    """A worker's part; whether two steps change it; and whether they change weights.
+
+    Of the part: elements of weights that are trained, and of the optimizer's moments.
+    """
+    run = Run("supervised", kind, optimizer="adamw", lr=1e-2)
+    run.step()
+    before, part = run.weights(), run.strategy.part()
+    first = _written(part)
+    run.step()
+    run.step()
+    after = run.weights()
+    trained = [n for n, p in run.objective.named_parameters() if p.requires_grad]
+    moved = all(not torch.equal(before[n], after[n]) for n in trained)
+    state = (
+        {"objective": {}, "optimizer": {"state": {}}} if part is None else part.state
+    )
+    weights = [state["objective"].get(name) for name in trained]
+    moments = [
+        value
+        for each in state["optimizer"]["state"].values()
+        for key, value in each.items()
+        if key != "step"
+    ]
+    sizes = {"weights": _elements(weights), "moments": _elements(moments)}
+    return first == _written(part), sizes, moved
+
+
+def _written(part: Part | None) -> bytes:
+    buffer = BytesIO()
+    torch.save(None if part is None else part.state, buffer)
+    return buffer.getvalue()
+
+
+def _elements(values: list[Any]) -> int:
+    found = [v["values"] if isinstance(v, dict) else v for v in values if v is not None]
+    return sum(value.numel() for value in found)
 
 
 def gradient_norms(name: str, kind: str, attack: str) -> list[float]:
@@ -161,8 +222,14 @@ def _through_the_engine(run: Run, batch: Batch) -> None:
     engine: Any = run.strategy.engine  # type: ignore[attr-defined]
     outer = run.inner(batch)
     views = tuple(v.clone().requires_grad_() for v in outer.views)
-    loss = engine(replace(outer, views=views))
-    torch.autograd.grad(loss["loss"], views)
+    # Some methods train on images that `inner` has left in the extras alone.
+    extras = {
+        k: v.clone().requires_grad_() if v.ndim == 4 else v
+        for k, v in outer.extras.items()
+    }
+    images = [v for v in (*views, *extras.values()) if v.requires_grad]
+    loss = engine(replace(outer, views=views, extras=extras))
+    torch.autograd.grad(loss["loss"], images, allow_unused=True)
 
 
 _ATTACKS: dict[str, Callable[[Run, Batch], Any]] = {

@@ -154,6 +154,25 @@ def described(folder: Path, model: Any) -> None:
     write_json(folder / "model.json", {**about, "model": model})
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        ("model=dim_cnn", "model.backbone.width=2", "model.backbone.hidden=8"),
+        ("model=plain_cnn", "model.backbone.width=2"),
+        ("model=wrn28_10", "model.backbone.depth=10", "model.backbone.width=1"),
+    ],
+    ids=lambda sizes: sizes[0],
+)
+def test_every_kind_of_backbone_can_be_loaded_again(
+    tmp_path: Path, sizes: tuple[str, ...]
+) -> None:
+    model = compose("pretrain", *sizes, "data=digits")["model"]
+    encoder = build_encoder(model, seed=0).eval()
+    save_artefact(tmp_path, encoder, model=model, classes=(), training={})
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(load_encoder(tmp_path)[0].eval()(x), encoder(x))
+
+
 def test_an_encoder_is_not_taken_for_a_classifier(folder: Path) -> None:
     with pytest.raises(UserError, match="encoder without a head; probe it first"):
         load_classifier(folder)

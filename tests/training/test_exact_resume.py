@@ -62,7 +62,7 @@ def whole(folder: Path, name: str, *where: str) -> None:
 def killed(folder: Path, name: str, *where: str) -> None:
     """Killed in its second epoch, and started again."""
     arguments = command(folder, name, *where)
-    second = f"runs/{name}/stages/*/checkpoints/step-00000014.json"
+    second = f"runs/{name}/stages/*/checkpoints/step-00000014-*.json"
     kill_when(folder, second, arguments)
     found = stage(folder, name)
     assert not (found / "model.safetensors").exists()
@@ -85,8 +85,6 @@ def test_one_worker(folder: Path) -> None:
     killed(folder, "memory", "cluster=debug", "loader=memory")
     equal(folder, "whole", "memory")
     # The pixels of a file are those of memory, so the loaders agree as well.
-    killed(folder, "fast", "cluster=debug", f"loader={FAST}")
-    equal(folder, "whole", "fast")
     killed(folder, "ray", "cluster=local", f"loader={FAST}")
     equal(folder, "whole", "ray")
 
@@ -94,8 +92,6 @@ def test_one_worker(folder: Path) -> None:
 def test_three_workers(folder: Path) -> None:
     three = ("cluster=local", "cluster.workers=3")
     whole(folder, "whole-3", *three, "loader=memory")
-    killed(folder, "memory-3", *three, "loader=memory")
-    equal(folder, "whole-3", "memory-3")
     killed(folder, "fast-3", *three, f"loader={FAST}")
     equal(folder, "whole-3", "fast-3")
 

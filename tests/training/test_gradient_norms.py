@@ -38,9 +38,11 @@ def test_the_inner_maximization_leaves_the_gradient(name: str, kind: str) -> Non
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_attack_through_zero_3_would_be_noticed(name: str) -> None:
+def test_an_attack_through_zero_3_piles_up_no_gradients(name: str) -> None:
+    """DeepSpeed's own engine adds them up from step to step; `forget_gradients` ends
+    that."""
     without, through = norms(name, "zero3", "none"), norms(name, "zero3", "engine")
-    assert through[-1] > 1.5 * without[-1], "the trap is gone; so may its guard"
+    assert through == pytest.approx(without, rel=1e-3)
 
 
 ATTACKS = {"none": "without", "inner": "with", "engine": "through the engine"}

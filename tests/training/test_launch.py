@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from rrl_dist.core.errors import UserError
-from rrl_dist.training.cluster import session
+from rrl_dist.training.cluster import session, worker_variables
 from rrl_dist.training.journal import TrainingDivergedError
-from rrl_dist.training.worker import launch
+from rrl_dist.training.launch import launch
 from tests.gloo import run_workers
 from tests.training.stages import differences, pretraining, train_workers
 
@@ -17,7 +17,14 @@ from tests.training.stages import differences, pretraining, train_workers
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 DEBUG = {"kind": "debug", "workers": 1, "threads": 1, "gpu": "auto"}
-LOCAL = {"kind": "local", "workers": 2, "threads": 1, "gpu": "auto", "max_failures": 1}
+LOCAL = {
+    "kind": "local",
+    "workers": 2,
+    "threads": 1,
+    "gpu": "auto",
+    "max_failures": 1,
+    "wait": 60,
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +54,15 @@ def test_impossible_clusters_are_refused(
         pass
 
 
+def test_workers_that_there_is_no_room_for_are_refused(tmp_path: Path) -> None:
+    """An evaluation begins with fewer; a step needs all of them."""
+    found = {"kind": "auto", "threads": 1, "gpu": False, "cpus_per_worker": 1}
+    short = {**found, "workers": 3, "cpus": 2, "gpus": 0}
+    with pytest.raises(UserError, match="=3 but the cluster has 2 CPUs; set"):
+        launch(pretraining("simclr"), tmp_path, short, print)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_cluster_without_gpus_is_found_out(cluster: Mapping[str, Any]) -> None:
     assert cluster["cpus_per_worker"] == 1
@@ -62,12 +78,35 @@ def test_one_worker_of_ray_trains_as_this_process_does(
     assert differences(teacher, tmp_path) == []
 
 
+class Misled:
+    """Variables of workers that first name an interface which is not there."""
+
+    def __init__(self) -> None:
+        self.groups = 0
+
+    def __call__(self, *, threads: int, gpu: bool) -> dict[str, str]:
+        self.groups += 1
+        found = worker_variables(threads=threads, gpu=gpu)
+        return found if self.groups > 1 else {**found, "GLOO_SOCKET_IFNAME": "none0"}
+
+
 @pytest.mark.slow
 def test_two_workers_of_ray_train_as_two_processes_do(
-    cluster: Mapping[str, Any], teacher: Path, tmp_path: Path
+    cluster: Mapping[str, Any],
+    teacher: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Also where a first group does not come together."""
     stage = pretraining("deacl", "model.sync_bn=false", teacher=teacher)
-    launch(stage, tmp_path / "ray", cluster, print)
+    misled, lines = Misled(), list[str]()
+    monkeypatch.setattr("rrl_dist.training.group.worker_variables", misled)
+    launch(stage, tmp_path / "ray", cluster, lines.append)
+    assert misled.groups == 2
+    (line,) = lines
+    assert "workers were lost (" in line
+    assert "none0" in line
+    assert line.endswith("; going on from step 0")
     run_workers(2, train_workers, stage, tmp_path / "gloo", False)
     assert differences(tmp_path / "ray", tmp_path / "gloo") == []
 

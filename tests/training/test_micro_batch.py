@@ -1,5 +1,6 @@
 """Accumulation gives the large batch's gradient, also where its samples are coupled."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from rrl_dist.models.encoder import Encoder
 from rrl_dist.training.micro_batch import hold_in_parts
 from tests.gloo import run_workers
 from tests.objectives.harness import OBJECTIVES, own_batch, small_objective
-from tests.training.strategies import EVERY, Run
+from tests.training.strategies import EVERY, OFFLOADED, ZERO, Run
 
 PART = 5  # of 24 images, or 12, or 48 for two views: the last part is smaller
 
@@ -73,6 +74,51 @@ def test_parts_have_it_under_every_strategy(name: str, kind: str) -> None:
     whole = two_steps(name, "single", None)
     for parts in run_workers(2, two_steps, name, kind, PART):
         compare(parts, whole)
+
+
+LIMIT = 1.0
+
+
+def four_steps(kind: str, clip_grad: float | None) -> tuple[Any, ...]:
+    """Losses, norms of what moved the weights over the rate, and weights, in parts."""
+    options: dict[str, Any] = {"encoder": encoder, "clip_grad": clip_grad}
+    run = Run("simclr", kind, optimizer="plain", lr=0.1, **options)
+    hold_in_parts(run.objective, PART)
+    trained = [n for n, p in run.objective.named_parameters() if p.requires_grad]
+    losses, norms = [], []
+    for _ in range(4):
+        before = run.weights()
+        losses.append(run.step())
+        after = run.weights()
+        moved = [(before[n] - after[n]).flatten() / 0.1 for n in trained]
+        norms.append(float(torch.cat(moved).norm()))
+    return losses, norms, run.weights()
+
+
+def free_and_clipped(kind: str) -> list[tuple[Any, ...]]:
+    return [four_steps(kind, clip_grad) for clip_grad in (None, LIMIT)]
+
+
+@cache
+def as_ddp_does() -> list[list[tuple[Any, ...]]]:
+    return run_workers(2, free_and_clipped, "ddp")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*ZERO, *OFFLOADED])
+def test_accumulated_gradients_are_clipped_as_ddp_does(kind: str) -> None:
+    (free, clipped), _ = as_ddp_does()
+    assert min(free[1]) > 2 * LIMIT
+    # Weight decay is added after clipping.
+    assert clipped[1] == pytest.approx([LIMIT] * 4, rel=0.02)
+    for found in run_workers(2, free_and_clipped, kind):
+        for (losses, norms, weights), expected in zip(
+            found, (free, clipped), strict=True
+        ):
+            assert losses == pytest.approx(expected[0], rel=1e-5)
+            assert norms == pytest.approx(expected[1], rel=1e-5)
+            for name, value in expected[2].items():
+                torch.testing.assert_close(weights[name], value, rtol=0, atol=1e-5)
 
 
 def test_the_losses_of_parts_would_not_do() -> None:

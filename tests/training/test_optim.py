@@ -8,7 +8,7 @@ from rrl_dist.models.backbones import SmallCNN
 from rrl_dist.training.build import build
 from rrl_dist.training.optim import lars, parameter_groups, set_learning_rate, sgd
 
-NAMES = ("sgd", "lars", "adamw")
+NAMES = ("sgd", "finetune", "lars", "adamw", "adam")
 
 
 def network() -> nn.Module:

@@ -19,7 +19,7 @@ OF_ONE = "choose one of one policy, such as views=weak"
 def stage(name: str, *overrides: str) -> dict[str, Any]:
     chosen = (f"objective={name}", f"views={views_of(name)}", "optim=sgd")
     config = compose("pretrain", *TINY, *chosen, *overrides)
-    teacher = str(UNTRAINED) if name == "deacl" else None
+    teacher = str(UNTRAINED) if name in ("deacl", "anchored") else None
     return {**config, "teacher": teacher, "threads": 1}
 
 

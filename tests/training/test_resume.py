@@ -16,6 +16,7 @@ from tests.training.stages import (
     measured,
     pretraining,
     stop_and_go_on,
+    stop_workers,
     train,
     train_workers,
 )
@@ -44,6 +45,11 @@ AROUND = {
         "objective.ramp.end=1.0",
         "objective.every=3",
         "objective.warm_up=2",
+    ),
+    "urrl": (
+        "objective.base.projector.hidden=16",
+        "objective.base.projector.out=8",
+        "objective.ramp.end=1.0",
     ),
 }
 
@@ -83,6 +89,27 @@ def test_several_workers_end_as_if_they_had_not_been_stopped(
     assert found == [4] * workers
     assert last_checkpoint(tmp_path / "whole")["workers"] == workers
     assert differences(tmp_path / "whole", tmp_path / "stopped") == []
+
+
+@pytest.mark.slow
+def test_another_strategy_and_number_of_workers_goes_on(tmp_path: Path) -> None:
+    alone = pretraining("simclr")
+    cut_up = {**pretraining("simclr", "strategy=deepspeed_zero3")}
+    cut_up["identity"] = alone["identity"]
+    folder = tmp_path / "stopped"
+    run_workers(3, stop_workers, cut_up, folder)
+    parts = sorted(path.name[-20:] for path in (folder / "checkpoints").glob("*.pt"))
+    assert parts == [f"part-000{n}-of-0003.pt" for n in (1, 2, 3)]
+    news: list[str] = []
+    train(alone, folder, notify=news.append)
+    assert len(news) == 1
+    assert news[0].startswith("going on with 1 workers after 3: ")
+    assert last_checkpoint(folder)["step"] == 12
+    train(alone, tmp_path / "whole")
+    pairs = zip(measured(tmp_path / "whole"), measured(folder), strict=True)
+    for whole, found in pairs:
+        # As in `test_two_workers_train_as_one_does`.
+        assert found == pytest.approx(whole, rel=2e-3, abs=2e-3)
 
 
 def stage_around(name: str) -> Stage:

@@ -1,16 +1,21 @@
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from rrl_dist.core import interrupts
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import read_json
 from rrl_dist.data.views import Views
 from rrl_dist.models.artefact import load_artefact
 from rrl_dist.training.build import load_classifier, load_encoder
+from rrl_dist.training.checkpoint import Checkpoints
 from rrl_dist.training.journal import TrainingDivergedError, read_metrics
+from rrl_dist.training.stage import train_stage
+from rrl_dist.training.wishes import Request
 from tests.training.stages import (
     BATCH,
     StoppedError,
@@ -39,8 +44,10 @@ def test_a_stage_leaves_a_model_metrics_and_checkpoints(teacher: Path) -> None:
     assert [line["epoch"] for line in lines] == [step / 6 for step in range(2, 13, 2)]
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert lines[-1]["lr"] < max(line["lr"] for line in lines)
-    kept = sorted(path.name for path in (teacher / "checkpoints").glob("*.pt"))
-    assert kept == ["step-00000008.pt", "step-00000012.pt"]
+    kept = Checkpoints(teacher / "checkpoints", pytest.fail).commits()
+    assert [commit.step for commit in kept] == [12, 8]
+    files = {path.name for path in (teacher / "checkpoints").glob("*step-*")}
+    assert files == kept[0].files | kept[1].files
 
 
 @pytest.mark.parametrize("arm", ["simclr", "deacl"])
@@ -166,12 +173,12 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
 ) -> None:
     stage = pretraining("simclr")
     train(stage, tmp_path)
-    damaged = tmp_path / "checkpoints" / "step-00000012.pt"
+    (damaged,) = (tmp_path / "checkpoints").glob("step-00000012-*.pt")
     damaged.write_bytes(damaged.read_bytes()[:-7])
     news: list[str] = []
     train(stage, tmp_path, notify=news.append)
     assert len(news) == 1
-    assert "step-00000012.pt is damaged" in news[0]
+    assert "step-00000012-00000001 is damaged" in news[0]
     assert differences(teacher, tmp_path) == []
 
 
@@ -240,3 +247,32 @@ def test_a_teacher_that_is_needed_or_not_there_is_asked_for(tmp_path: Path) -> N
         train(pretraining("deacl"), tmp_path)
     with pytest.raises(UserError, match="no model at"):
         train(pretraining("deacl", teacher=tmp_path / "none"), tmp_path)
+
+
+def asked_after(calls: int) -> Callable[[], bool]:
+    left = [calls]
+
+    def asked() -> bool:
+        left[0] -= 1
+        return left[0] <= 0
+
+    return asked
+
+
+def test_a_stop_at_a_saved_step_keeps_what_it_was_judged_by(tmp_path: Path) -> None:
+    stage = pretraining("simclr", probed=True)
+    settings = {**stage["train"]["checkpoints"], "best": "knn_acc"}
+    stage["train"] = {**stage["train"], "checkpoints": settings}
+    with pytest.raises(interrupts.StoppedError, match="after step 6 of 12"):
+        train_stage(
+            stage,
+            tmp_path,
+            device=torch.device("cpu"),
+            after_epoch=lambda epoch: None,
+            notify=pytest.fail,
+            wishes=Request(asked_after(6)),
+        )
+    (line,) = [m for m in read_metrics(tmp_path / "metrics.jsonl") if "knn_acc" in m]
+    newest, before = Checkpoints(tmp_path / "checkpoints", pytest.fail).commits()
+    assert (newest.step, newest.measured["knn_acc"]) == (6, line["knn_acc"])
+    assert (before.step, before.measured) == (4, {})

@@ -1,5 +1,6 @@
 """DeepSpeed computes what plain torch does, in what it holds and what it keeps."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tests.training.strategies import (
     losses,
     made,
     overflow_on_one_worker,
+    part_and_two_steps,
     state_after,
     weights_after_a_scaled_step,
 )
@@ -31,12 +33,16 @@ def gap(one: list[float], other: list[float]) -> float:
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
+@cache
+def twenty_losses(name: str, kind: str) -> list[float]:
+    (found,) = run_workers(1, losses, name, kind, 20, {"optimizer": "sgd", "lr": 0.05})
+    return list(found)
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("kind", DISTRIBUTED)
 def test_one_worker_has_the_losses_of_plain_torch(name: str, kind: str) -> None:
-    options = {"optimizer": "sgd", "lr": 0.05}
-    (found,) = run_workers(1, losses, name, kind, 20, options)
-    (plain,) = run_workers(1, losses, name, "single", 20, options)
+    found, plain = twenty_losses(name, kind), twenty_losses(name, "single")
     assert abs(plain[-1] - plain[0]) > 0.05, "nothing is learned"
     assert gap(found, plain) <= (0 if kind == "ddp" else 1e-5)
 
@@ -108,6 +114,23 @@ def test_a_checkpoint_is_of_no_stage_and_no_number_of_workers(
     same(rest[1], plain[1], tolerance=1e-5)
 
 
+@pytest.mark.parametrize("kind", EVERY)
+def test_a_part_is_a_copy_of_a_workers_share(kind: str) -> None:
+    workers = 1 if kind == "single" else 2
+    found = run_workers(workers, part_and_two_steps, kind)
+    assert all(unchanged and moved for unchanged, _, moved in found)
+    sizes = [size for _, size, _ in found]
+    whole = sum(p.numel() for p in small_objective("supervised").parameters())
+    assert sum(size["moments"] for size in sizes) == 2 * whole
+    assert sum(size["weights"] for size in sizes) == whole
+    # What ZeRO has cut up stays so; the first worker has what is whole.
+    cut = {"zero1": ["moments"], "zero2": ["moments"], "zero3": ["moments", "weights"]}
+    for key in ("moments", "weights"):
+        shares = [size[key] / sum(s[key] for s in sizes) for size in sizes]
+        expected = [0.5, 0.5] if key in cut.get(kind, []) else [1.0, 0.0]
+        assert shares == pytest.approx(expected[:workers], abs=0.05)
+
+
 def same(one: dict[str, Any], other: dict[str, Any], *, tolerance: float) -> None:
     """Equal weights, buffers and states of the optimizer."""
     for key, value in other["objective"].items():
@@ -171,11 +194,12 @@ def test_options_that_move_the_state_are_refused() -> None:
     strategy = DeepSpeedStrategy(
         stage=3,
         precision="fp32",
+        offload="none",
         options={"offload_optimizer": {"device": "cpu"}},
         clip_grad=None,
     )
     optimizer = torch.optim.SGD(small_objective("supervised").parameters(), lr=0.1)
-    with pytest.raises(UserError, match=r"options\.offload_optimizer is not supported"):
+    with pytest.raises(UserError, match=r"set strategy\.offload=optimizer or all"):
         strategy.check(optimizer, 2)
 
 

@@ -1,0 +1,65 @@
+"""A result as an entry of RobustBench's leaderboard (their model_info/*.json)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rrl_dist.core.errors import UserError
+
+_COMPONENT = "autoattack"
+_NORMS = {"linf": "Linf", "l2": "L2"}
+
+
+def leaderboard_entry(
+    results: Mapping[str, Any], arm: str, *, images: int
+) -> dict[str, Any] | None:
+    """What their file of a model holds; None of a result that has no place there.
+
+    That is one without AutoAttack's standard version at the full radius, in a norm that
+    they do not list, or not of all test images. What is not known
+    here is null, to be filled in by whoever submits it.
+
+    Args:
+        results: a run's `results.json`.
+        arm: name of one of its arms.
+        images: of the test split.
+
+    Raises:
+        UserError: the results are of another form.
+    """
+    try:
+        own = results["arms"][arm]
+        norm, eps = _NORMS.get(results["norm"]), float(results["eps"])
+        label = f"{_COMPONENT}-{results['norm']}@"
+        attacked = [own["components"][k] for k in own["components"] if label in k]
+        whole = results["split"] == "test" and own["worst"]["count"] == images
+        if norm is None or not attacked or not whole:
+            return None
+        clean = own["components"]["clean"]
+        return {
+            "link": None,
+            "name": own["objective"],
+            "authors": None,
+            "additional_data": None,
+            "number_forward_passes": 1,
+            "dataset": results["data"],
+            "venue": None,
+            "architecture": own["backbone"],
+            "eps": _radius(norm, eps),
+            "clean_acc": _percent(clean),
+            "reported": _percent(attacked[0]),
+            "autoattack_acc": _percent(attacked[0]),
+            "unreliable": None,
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the results of {arm} lack {error}; evaluate again") from None
+
+
+def _percent(share: Mapping[str, Any]) -> str:
+    return f"{100 * share['value']:.2f}"
+
+
+def _radius(norm: str, eps: float) -> str:
+    """As they write it: "8/255" in Linf, a decimal number in L2."""
+    steps = 255 * eps
+    whole = norm == "Linf" and abs(steps - round(steps)) < 1e-3
+    return f"{round(steps)}/255" if whole else f"{eps:g}"

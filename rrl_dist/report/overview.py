@@ -1,0 +1,119 @@
+"""Methods side by side: accuracies, and one number of each other measure."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from rrl_dist.core.aggregate import Mean, Proportion
+from rrl_dist.core.seeds import t_interval
+from rrl_dist.report import labels
+from rrl_dist.report.corruption import corruption_error
+from rrl_dist.report.entries import Entry, Number, are_seeds, entries, value_of
+from rrl_dist.report.measures import WHAT_MOVES, displacement, largest_sigma
+from rrl_dist.report.run import Arm, Run
+from rrl_dist.report.tables import Table, components_of, facts_of
+from rrl_dist.report.vulnerability import how_estimated, vulnerability
+
+Read = Callable[[Arm], Number]
+_PERCENT = 100
+
+
+def overview_table(runs: Sequence[Run]) -> Table | None:
+    """A row for each arm; None where nothing was measured beside accuracy.
+
+    Each number has its interval: over test images of one seed, Student's t over several
+    seeds. The largest sigma of one seed is exact and has none.
+    """
+    rows = entries(runs)
+    others = _measures(runs)
+    kept = {k: read for k, (read, _) in others.items() if _found(rows, read)}
+    if not kept:
+        return None
+    columns: dict[str, Callable[[Entry], str]] = {}
+    for key in components_of(runs):
+        columns[labels.attack(key)] = partial(
+            _cell, read=partial(_accuracy, key=key), scale=_PERCENT, places=1
+        )
+    for title, read in kept.items():
+        scale, places = (_PERCENT, 1) if "%" in title else (1, None)
+        columns[title] = partial(_cell, read=read, scale=scale, places=places)
+    columns["minutes"] = partial(_cell, read=lambda arm: arm.minutes, places=1)
+    cells = tuple(
+        (row.method, *(make(row) for make in columns.values())) for row in rows
+    )
+    told = [others[title][1] for title in kept]
+    return Table(("method", *columns), cells, _caption(runs, told), labels=1)
+
+
+def _measures(runs: Sequence[Run]) -> dict[str, tuple[Read, str]]:
+    """By title: how it is read, and what a caption says of it."""
+    eps = runs[0].eps
+    return {
+        "R(f) / spread": (partial(displacement, eps=eps), f"{WHAT_MOVES}."),
+        "largest sigma": (
+            largest_sigma,
+            "Sigma is a layer's largest singular value.",
+        ),
+        "vulnerability": (
+            vulnerability,
+            "Vulnerability is what an attack takes from the mutual information of "
+            f"images and features, in nats: {how_estimated(runs)}{_limited(runs)}.",
+        ),
+        "corruption error, %": (
+            corruption_error,
+            "Corruptions are generated anew.",
+        ),
+    }
+
+
+def _limited(runs: Sequence[Run]) -> str:
+    """The arms whose vulnerability is what the estimator leaves of it."""
+    arms = [arm for run in runs for arm in run.arms]
+    near = [a.name for a in arms if a.vulnerability and a.vulnerability.near_ceiling]
+    return f", which {', '.join(dict.fromkeys(near))} reach" if near else ""
+
+
+def _found(rows: Sequence[Entry], read: Read) -> bool:
+    return any(read(arm) is not None for row in rows for arm in row.arms)
+
+
+def _accuracy(arm: Arm, *, key: str) -> Number:
+    return arm.components.get(key)
+
+
+def _cell(entry: Entry, *, read: Read, places: int | None, scale: float = 1) -> str:
+    found = [read(arm) for arm in entry.arms]
+    values = [scale * v for v in map(value_of, found) if v is not None]
+    if len(values) < len(found):
+        return labels.MISSING
+    value, low, high = values[0], None, None
+    if len(values) > 1:
+        over = t_interval(values)
+        value, low, high = over.mean, over.low, over.high
+    elif isinstance(found[0], Mean | Proportion) and found[0].count > 1:
+        low, high = scale * found[0].low, scale * found[0].high
+    if scale == _PERCENT and low is not None and high is not None:
+        low, high = max(low, 0.0), min(high, _PERCENT)  # t knows no ends
+    digits = labels.decimals(value) if places is None else places
+    if low is None or high is None:
+        return f"{value:,.{digits}f}"
+    return f"{value:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def _caption(runs: Sequence[Run], told: Sequence[str]) -> str:
+    if are_seeds(runs):
+        which = (
+            f"{labels.several_seeds(runs)}; intervals are Student's t at 95 % over "
+            "seeds, minutes a seed's"
+        )
+    else:
+        which = (
+            f"{labels.seeds(runs[0])}; intervals are at 95 % and cover the sampling of "
+            "test images only"
+        )
+    devices = {run.device for run in runs if run.device}
+    where = f", on {devices.pop()}" if len(devices) == 1 else ""
+    return (
+        f"{facts_of(runs[0])}, {which}{where}; minutes are of training, head and "
+        "evaluation, and include a teacher's training. Accuracy in percent. "
+        f"{' '.join(told)}"
+    )

@@ -1,0 +1,1 @@
+"""Sweeps: search of settings by robust accuracy."""

@@ -1,0 +1,195 @@
+"""A cluster that is started, looked at and used as cluster/README.md says."""
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.cluster.by_hand import ByHand, started
+from tests.cluster.files import ROOT
+from tests.evaluate.nodes import NoClusterError, free_port
+from tests.training.nodes import PATIENCE
+
+pytestmark = pytest.mark.slow
+
+# One method of the demo, each stage a handful of steps.
+SMALL = (
+    "experiment=demo",
+    "~arms.deacl",
+    "model.backbone.width=4",
+    "arms.simclr.train.epochs=1",
+    "protocol.train.max_steps=10",
+    "evaluate.limit=64",
+    "suite=pgd20",
+    "cluster.workers=2",
+    "cluster.threads=1",
+)
+LONG = (
+    "data=digits",
+    "model=tiny_cnn",
+    "model.backbone.width=4",
+    "objective=simclr",
+    "views=digits",
+    "optim=sgd",
+    "loader=memory",
+    "cluster.workers=2",
+    "cluster.threads=1",
+    "train.epochs=30",
+    "train.checkpoint_every=2",
+    "name=long",
+)
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ByHand]:
+    try:
+        with started() as found:
+            yield found
+    except NoClusterError as reason:
+        pytest.skip(str(reason))
+
+
+def places(cluster: ByHand) -> list[str]:
+    return [f"{k}={cluster.own / k}" for k in ("storage", "betons")]
+
+
+def one_line(done: Done) -> str:
+    """What a command that was refused says."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    return line
+
+
+def test_the_page_starts_it_so() -> None:
+    page = (ROOT / "cluster/README.md").read_text()
+    assert re.search(r"^cluster/node.sh head ", page, re.MULTILINE)
+    assert re.search(r"^cluster/node.sh worker HEAD ", page, re.MULTILINE)
+
+
+def test_a_job_of_rays_own_command_ends_with_the_table(cluster: ByHand) -> None:
+    words = ["run", *SMALL, *places(cluster), "cluster=auto", "name=plain"]
+    done = cluster.run("ray", "job", "submit", "--", "rrl", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^ simclr \(SimCLR\) +SmallCNN +\d", done.stdout, re.MULTILINE)
+    assert (cluster.own / "storage/plain/report.md").is_file()
+
+
+def test_a_submitted_job_is_stopped_and_goes_on_by_its_name(cluster: ByHand) -> None:
+    submit = ["rrl", "submit", "FROM_HERE=1"]
+    command = ["pretrain", *LONG, *places(cluster)]
+    begun = cluster.run(*submit, "follow=false", "job=first", *command)
+    assert begun.returncode == 0, begun.stderr
+    assert re.search(r"\d+ files, [\d.]+ MB, [\d.]+ MB compressed", begun.stdout)
+    assert f"job first at {cluster.dashboard}: rrl pretrain" in begun.stdout
+
+    deadline = time.monotonic() + PATIENCE
+    while not [*cluster.own.glob("storage/long/stages/*/checkpoints/step-*.json")]:
+        assert time.monotonic() < deadline, cluster.run("ray", "job", "logs", "first")
+        time.sleep(0.5)
+    assert (
+        "first is told to stop" in cluster.run("rrl", "submit", "stop", "first").stdout
+    )
+    followed = cluster.run("rrl", "submit", "logs", "first")
+    assert followed.returncode == 130, followed.stdout
+    assert "job first: stopped" in followed.stderr
+
+    again = cluster.run(*submit, *command)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert re.search(r"going on from step \d", again.stdout)
+    assert "job long-" in again.stderr
+    jobs = cluster.run("rrl", "submit", "jobs").stdout
+    assert re.search(r"^STOPPED +first +rrl pretrain", jobs, re.MULTILINE)
+    assert re.search(r"^SUCCEEDED +long-\w+ +rrl pretrain", jobs, re.MULTILINE)
+
+
+def test_a_job_that_fails_ends_as_it_does(cluster: ByHand) -> None:
+    words = ["run", *SMALL, *places(cluster), "data=cifar10", "data.root=/nowhere"]
+    done = cluster.run("rrl", "submit", *words, "name=failed")
+    assert done.returncode == 2, done.stdout + done.stderr
+    told = [line for line in done.stdout.splitlines() if line.startswith("rrl run:")]
+    assert len(told) == 1
+    assert "/nowhere" in told[0]
+
+
+@pytest.mark.parametrize("command", [["rrl", "submit", "jobs"]])
+def test_who_may_not_is_told_why(
+    cluster: ByHand, command: list[str], tmp_path: Path
+) -> None:
+    home = {"HOME": str(tmp_path), "RAY_AUTH_TOKEN_PATH": None}
+    wrong = one_line(cluster.run(*command, **home, RAY_AUTH_TOKEN="ab" * 32))
+    assert "does not take the token in RAY_AUTH_TOKEN; copy the head's" in wrong
+    none = one_line(cluster.run(*command, **home, RAY_AUTH_MODE=None))
+    assert "asks for a token, and there is none here; copy the head's" in none
+    assert cluster.token.read_text() not in wrong + none
+    nobody = f"http://127.0.0.1:{free_port('127.0.0.1')}"
+    away = one_line(cluster.run(*command[:2], f"address={nobody}", *command[2:]))
+    assert f"no Ray dashboard answers at {nobody}; start the cluster, or" in away
+    unknown = one_line(cluster.run("rrl", "submit", "logs", "who"))
+    assert "knows no job who; rrl submit jobs lists them" in unknown
+
+
+def pictures(root: Path) -> Path:
+    """A small data set of image files."""
+    for label, name in enumerate(("cat", "dog")):
+        (root / name).mkdir(parents=True)
+        for i in range(10):
+            Image.new("RGB", (32, 32), (20 * i, 80 * label, 9)).save(
+                root / name / f"{i}.png"
+            )
+    return root
+
+
+def doctor(cluster: ByHand, images: Path, *more: str) -> Done:
+    """On the head, which is told where the cluster is by Ray's own files there."""
+    words = ["data=imagefolder", f"data.root={images}", *places(cluster), *more]
+    address = f"{cluster.head.address}:{cluster.port}"
+    return cluster.run("rrl", "doctor", "--cluster", *words, RAY_ADDRESS=address)
+
+
+def rows(done: Done, check: str) -> list[str]:
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    return [line for line in lines if re.match(rf"\w+ +{check}\b", line)]
+
+
+def test_the_doctor_finds_what_is_wrong_on_one_node(cluster: ByHand) -> None:
+    images = pictures(cluster.own / "images")
+    (cluster.own / "betons").mkdir(exist_ok=True)
+    sound = doctor(cluster, images, "disk_gb=0.01", "shared_memory_gb=0.01")
+    assert sound.returncode == 0, sound.stdout + sound.stderr
+    for check in ("versions", "network", "disk", "data", "storage"):
+        assert all(row.startswith(("ok", "warn")) for row in rows(sound, check))
+        assert rows(sound, check)
+
+    node, other = cluster.others[1], cluster.others[0]
+    packages = ROOT / ".venv/lib"
+    (about,) = packages.glob("python3*/site-packages/timm-*.dist-info/METADATA")
+    older = cluster.own / "METADATA"
+    older.write_text(
+        re.sub(r"^Version: .*", "Version: 0.0.7", about.read_text(), flags=re.MULTILINE)
+    )
+    full = cluster.own / "betons"
+    cluster.join(
+        node,
+        [
+            f"mount -B {older} {about}",
+            f"mount -t tmpfs -o size=64k tmpfs {full}",
+            f"(dd if=/dev/zero of={full}/more bs=1k count=100 2>/dev/null || true)",
+            f"mount -t tmpfs tmpfs {images}",
+        ],
+    )
+    ill = doctor(cluster, images, "disk_gb=0.01", "shared_memory_gb=0.01")
+    assert ill.returncode == 1, ill.stdout + ill.stderr
+    for check, told in {
+        "versions": r"timm 0\.0\.7",
+        "disk": re.escape(str(full)),
+        "data": re.escape(str(images)),
+    }.items():
+        (failed,) = [row for row in rows(ill, check) if row.startswith("fail")]
+        assert re.search(told, failed), failed
+        assert node.address in failed
+        assert other.address not in failed
