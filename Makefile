@@ -3,7 +3,10 @@
 # make demo    the main job on scikit-learn's digits, two CPU cores, minutes
 # make check   format, types, imports, fast tests: before each commit
 # make test    check, and the tests with real Ray, FFCV and gloo processes
-.PHONY: demo check test lint
+# make soak    what shows the same again at length: more pairs, images, seeds and kills
+.PHONY: demo check test soak lint
+
+pytest := .venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 demo:
 	@docker/install.sh
@@ -17,8 +20,10 @@ lint:
 	.venv/bin/lint-imports
 
 check: lint
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(pytest) -m "not slow and not long"
 
 test: lint
-	.venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
-		--durations=40 --durations-min=10
+	$(pytest) -m "not long" --durations=40 --durations-min=10
+
+soak: lint
+	$(pytest) -m long

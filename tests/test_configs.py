@@ -42,6 +42,7 @@ from tests.composing import (
     views_of,
 )
 from tests.gloo import run_workers
+from tests.longer import covering
 
 LARGE = 1_000_000  # parameters; a tiny model takes the steps of a larger one
 IMAGES = 50_000
@@ -118,8 +119,10 @@ def test_objective(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", [s for s in names("strategy") if s != "single"])
-@every("objective")
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    covering(names("objective"), [s for s in names("strategy") if s != "single"]),
+)
 def test_objective_under_every_strategy(name: str, strategy: str) -> None:
     run_workers(2, one_step, name, strategy)
 

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from rrl_dist.attacks import L1, L2, Ball, Linf
 from rrl_dist.attacks.square import HALVINGS, levels
 from tests.attacks.square_by_hand import P_INIT, share, square
+from tests.longer import long
 
 Data = tuple[Tensor, Tensor]
 SCHEDULE = 10_000  # AutoAttack's
 SEEDS = 8
+SOAK = (pytest.mark.slow, pytest.mark.long)
 # Hard enough that the median image takes tens of queries.
-BALLS = pytest.mark.parametrize(
-    "ball", [Linf(0.15), L2(0.5), L1(2.0)], ids=lambda ball: ball.label()
-)
+HARD = [Linf(0.15), L2(0.5), L1(2.0)]
 
 
 class Reaching(SquareAttack):
@@ -58,9 +58,9 @@ def official(
         (L2(0.5), 300),
         (L1(0.7), 300),
         (L1(2.0), 300),
-        pytest.param(Linf(0.1), 5000, marks=pytest.mark.slow),
-        pytest.param(L2(0.5), 5000, marks=pytest.mark.slow),
-        pytest.param(L1(1.0), 5000, marks=pytest.mark.slow),
+        pytest.param(Linf(0.1), 5000, marks=SOAK),
+        pytest.param(L2(0.5), 5000, marks=SOAK),
+        pytest.param(L1(1.0), 5000, marks=SOAK),
     ],
 )
 def test_is_at_most_two_images_weaker_than_the_authors_code(
@@ -104,7 +104,8 @@ def medians(queries: Tensor) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-@BALLS
+@pytest.mark.long
+@pytest.mark.parametrize("ball", HARD, ids=Ball.label)
 def test_takes_no_more_queries_than_the_authors_code(
     ball: Ball, trained: nn.Module, unseen: Data
 ) -> None:
@@ -114,7 +115,7 @@ def test_takes_no_more_queries_than_the_authors_code(
 
 
 @pytest.mark.slow
-@BALLS
+@pytest.mark.parametrize("ball", [HARD[0], *map(long, HARD[1:])], ids=Ball.label)
 def test_is_the_authors_code_but_for_the_far_edges(
     ball: Ball, trained: nn.Module, unseen: Data
 ) -> None:

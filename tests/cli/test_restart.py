@@ -1,12 +1,14 @@
 """kill -9 in the middle of each stage loses nothing, here and under Ray."""
 
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.cli.harness import TINY, kill_when, rrl
+from tests.longer import long
 
 pytestmark = pytest.mark.slow
 
@@ -15,8 +17,8 @@ LOCAL = ("run", *TINY, "cluster=local")
 MIDDLES = (
     "runs/demo/stages/pretrain-simclr-*/checkpoints/step-*.json",
     "runs/demo/stages/pretrain-deacl-*/checkpoints/step-*.json",
-    "runs/demo/stages/probe-simclr-*/checkpoints/step-*.json",
     "runs/demo/stages/evaluate-simclr-*/rows/clean/*.parquet",
+    "runs/demo/stages/probe-deacl-*/checkpoints/step-*.json",
     "runs/demo/stages/evaluate-deacl-*/rows/pgd*/*.parquet",
 )
 
@@ -32,13 +34,14 @@ def results(folder: Path) -> bytes:
     return (folder / "runs/demo/results.json").read_bytes()
 
 
+@pytest.mark.parametrize("middles", [MIDDLES[1::2], long(MIDDLES)])
 def test_killed_in_each_stage_and_restarted_ends_with_equal_results(
-    uninterrupted: Path, tmp_path: Path
+    middles: Sequence[str], uninterrupted: Path, tmp_path: Path
 ) -> None:
     if find_spec("ffcv") is not None:
         kill_when(tmp_path, "betons/.digits-pretrain-*.beton.*", DEBUG)
         assert not list((tmp_path / "betons").glob("*.beton"))
-    for middle in MIDDLES:
+    for middle in middles:
         kill_when(tmp_path, middle, DEBUG)
         stage = middle.split("/")[3]
         assert not any((tmp_path / "runs/demo/stages").glob(f"{stage}/done.json"))

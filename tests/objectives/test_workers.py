@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.gloo import run_workers
+from tests.longer import covering
 from tests.objectives.harness import (
     BRANCHED,
     COUPLED,
@@ -16,14 +17,11 @@ from tests.objectives.harness import (
 from tests.objectives.informed import INFORMED
 from tests.objectives.labelling import ANCHORED
 
-every_objective = pytest.mark.parametrize(
-    "name", [*dict.fromkeys((*OBJECTIVES, *COUPLED, *INFORMED, *ANCHORED)), BRANCHED]
-)
+EVERY = [*dict.fromkeys((*OBJECTIVES, *COUPLED, *INFORMED, *ANCHORED)), BRANCHED]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [2, 4])
-@every_objective
+@pytest.mark.parametrize(("name", "workers"), covering(EVERY, [2, 4]))
 def test_loss_and_gradient_do_not_depend_on_worker_count(
     name: str, workers: int
 ) -> None:
@@ -36,7 +34,7 @@ def test_loss_and_gradient_do_not_depend_on_worker_count(
 
 
 @pytest.mark.slow
-@every_objective
+@pytest.mark.parametrize("name", EVERY)
 def test_what_is_logged_is_of_the_global_batch(name: str) -> None:
     alone = logged(name)
     assert len(alone) > 1

@@ -14,6 +14,7 @@ from rrl_dist.training.cluster import session
 from rrl_dist.training.journal import read_metrics
 from rrl_dist.training.launch import launch
 from tests.gloo import run_workers
+from tests.longer import covering, long
 from tests.training.stages import Stage, pretraining, train, train_workers, untrained
 
 pytestmark = [
@@ -100,8 +101,7 @@ def gap(one: list[float], other: list[float]) -> float:
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("strategy", ["ddp", *ZERO])
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize(("arm", "strategy"), covering(ARMS, ["ddp", *ZERO]))
 def test_strategies_and_numbers_of_workers_agree(
     arm: str, strategy: str, places: Path
 ) -> None:
@@ -112,7 +112,7 @@ def test_strategies_and_numbers_of_workers_agree(
         assert gap(processes(arm, strategy, workers, places), alone) <= 1e-4, workers
 
 
-@pytest.mark.parametrize("strategy", ["single", *ZERO])
+@pytest.mark.parametrize("strategy", ["single", *map(long, ZERO[:3]), ZERO[3]])
 def test_debug_is_one_process(strategy: str, places: Path, tmp_path: Path) -> None:
     with session(DEBUG) as cluster:
         launch(small("deacl", strategy, places), tmp_path, cluster, print)
@@ -121,7 +121,9 @@ def test_debug_is_one_process(strategy: str, places: Path, tmp_path: Path) -> No
 
 
 # What a strategy does is the same in any processes; one or two of DDP: test_launch.py.
-@pytest.mark.parametrize(("workers", "strategy"), [(2, "deepspeed_zero3"), (3, "ddp")])
+@pytest.mark.parametrize(
+    ("workers", "strategy"), [long(2, "deepspeed_zero3"), (3, "ddp")]
+)
 def test_ray_is_so_many_processes(
     workers: int,
     strategy: str,

@@ -84,11 +84,18 @@ def test_one_worker(folder: Path) -> None:
     whole(folder, "whole", "cluster=debug", "loader=memory")
     killed(folder, "memory", "cluster=debug", "loader=memory")
     equal(folder, "whole", "memory")
+
+
+@pytest.mark.long
+def test_one_worker_of_ray(folder: Path) -> None:
+    if not (folder / "runs/whole").exists():
+        whole(folder, "whole", "cluster=debug", "loader=memory")
     # The pixels of a file are those of memory, so the loaders agree as well.
     killed(folder, "ray", "cluster=local", f"loader={FAST}")
     equal(folder, "whole", "ray")
 
 
+@pytest.mark.long
 def test_three_workers(folder: Path) -> None:
     three = ("cluster=local", "cluster.workers=3")
     whole(folder, "whole-3", *three, "loader=memory")

@@ -12,6 +12,7 @@ from rrl_dist.core.errors import UserError
 from rrl_dist.models.encoder import Encoder
 from rrl_dist.training.micro_batch import hold_in_parts
 from tests.gloo import run_workers
+from tests.longer import covering
 from tests.objectives.harness import OBJECTIVES, own_batch, small_objective
 from tests.training.strategies import EVERY, OFFLOADED, ZERO, Run
 
@@ -68,8 +69,9 @@ def test_parts_have_the_gradient_of_the_whole(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("kind", [kind for kind in EVERY if kind != "single"])
+@pytest.mark.parametrize(
+    ("name", "kind"), covering(OBJECTIVES, [kind for kind in EVERY if kind != "single"])
+)
 def test_parts_have_it_under_every_strategy(name: str, kind: str) -> None:
     whole = two_steps(name, "single", None)
     for parts in run_workers(2, two_steps, name, kind, PART):

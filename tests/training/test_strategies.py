@@ -7,6 +7,7 @@ from rrl_dist.training.buffers import average_buffers
 from rrl_dist.training.precision import check_precision
 from rrl_dist.training.strategies import TorchStrategy
 from tests.gloo import run_workers
+from tests.longer import covering
 from tests.objectives.harness import BRANCHED, OBJECTIVES, own_batch
 from tests.training.workers import (
     averaged,
@@ -92,8 +93,7 @@ def test_the_inner_maximization_leaves_no_trace(name: str, sync_bn: bool) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sync_bn", [True, False])
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize(("name", "sync_bn"), covering(OBJECTIVES, [True, False]))
 def test_the_inner_maximization_leaves_no_trace_on_two_workers(
     name: str, sync_bn: bool
 ) -> None:

@@ -12,6 +12,7 @@ from rrl_dist.training.optim import lars, parameter_groups
 from rrl_dist.training.zero import DeepSpeedStrategy
 from rrl_dist.training.zero_state import share
 from tests.gloo import run_workers
+from tests.longer import covering
 from tests.objectives.harness import OBJECTIVES, small_objective
 from tests.training.strategies import (
     DISTRIBUTED,
@@ -39,8 +40,7 @@ def twenty_losses(name: str, kind: str) -> list[float]:
     return list(found)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("kind", DISTRIBUTED)
+@pytest.mark.parametrize(("name", "kind"), covering(OBJECTIVES, DISTRIBUTED))
 def test_one_worker_has_the_losses_of_plain_torch(name: str, kind: str) -> None:
     found, plain = twenty_losses(name, kind), twenty_losses(name, "single")
     assert abs(plain[-1] - plain[0]) > 0.05, "nothing is learned"
@@ -66,8 +66,7 @@ def test_adam_counts_its_steps_as_in_plain_torch(kind: str) -> None:
     assert gap(found, plain) <= 1e-5
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("kind", DISTRIBUTED)
+@pytest.mark.parametrize(("optimizer", "kind"), covering(["sgd", "adamw"], DISTRIBUTED))
 def test_a_checkpoint_goes_on_to_the_last_bit(kind: str, optimizer: str) -> None:
     options = {"optimizer": optimizer, "lr": 1e-2}
     whole = run_workers(2, state_after, "deacl", kind, 4, None, options)[0]
