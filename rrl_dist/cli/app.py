@@ -1,6 +1,5 @@
 """What all commands share: finding the configuration, and how they end."""
 
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -15,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rrl_dist.cli.arguments import multirun_last
 from rrl_dist.cli.overrides import check_overrides
 from rrl_dist.core.errors import UserError
-from rrl_dist.core.interrupts import interrupt
+from rrl_dist.core.interrupts import answered
 from rrl_dist.evaluate.suites import CONFIGS
 from rrl_dist.training.checkpoint_folders import absolute_copies, check_copies
 from rrl_dist.training.cluster import session
@@ -47,12 +46,12 @@ def run_command(name: str, command: Command) -> None:
         except (UserError, TrainingDivergedError) as error:
             _refuse(name, error)
 
-    # A batch system's polite request to end is answered like Ctrl-C.
-    signal.signal(signal.SIGTERM, interrupt)
     sys.argv[1:] = multirun_last(sys.argv[1:])
     try:
-        check_overrides(name, CONFIGS, sys.argv[1:])
-        main()
+        # A batch system's polite request to end is answered like Ctrl-C.
+        with answered():
+            check_overrides(name, CONFIGS, sys.argv[1:])
+            main()
     except UserError as error:
         _refuse(name, error)
     except KeyboardInterrupt as stopped:

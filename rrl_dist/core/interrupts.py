@@ -23,9 +23,36 @@ class StoppedError(KeyboardInterrupt):
     """A run was asked to end and has: all that it did is in its checkpoint."""
 
 
-def interrupt(number: int, frame: object) -> None:
-    """A handler of signals that answers them like Ctrl-C."""
+class _Requests:
+    """Those that have come since `answered` began."""
+
+    came = False
+
+
+def _interrupt(number: int, frame: object) -> None:
+    _Requests.came = True
     raise KeyboardInterrupt
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Both requests raise KeyboardInterrupt in the block.
+
+    Where that is lost, since Python was freeing an object, `check_answered` raises it
+    again. Ctrl-C stays ignored where whoever started this process has it so.
+    """
+    _Requests.came = False
+    with handlers_kept():
+        signal.signal(signal.SIGTERM, _interrupt)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, _interrupt)
+        yield
+
+
+def check_answered() -> None:
+    """Raises KeyboardInterrupt where a request came before and was lost."""
+    if _Requests.came:
+        raise KeyboardInterrupt
 
 
 @contextmanager

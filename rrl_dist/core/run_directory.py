@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from rrl_dist.core.errors import UserError
+from rrl_dist.core.interrupts import check_answered
 from rrl_dist.core.storage import (
     read_json,
     value_hash,
@@ -201,6 +202,7 @@ class StageFolder:
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Time an attempt, and mark the stage done if the block succeeds."""
+        check_answered()
         about = {"settings": dict(self.settings), "environment": environment()}
         write_json(self.path / "stage.json", about)
         with _meter(self.path / "cost.json", self.seconds):

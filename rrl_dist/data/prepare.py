@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rrl_dist.core.display import Display
 from rrl_dist.core.errors import UserError
+from rrl_dist.core.interrupts import check_answered
 from rrl_dist.data.beton import beton_path, beton_problem, write_beton
 from rrl_dist.data.datasets import ImageSet
 from rrl_dist.data.folder import FolderImages
@@ -115,6 +116,7 @@ def _write(
 
     def tell(done: int, total: int) -> None:
         nonlocal told
+        check_answered()
         advance(done - told)
         told = done
 

@@ -8,8 +8,9 @@ import pytest
 
 from rrl_dist.core.interrupts import (
     StoppedError,
+    answered,
+    check_answered,
     handlers_kept,
-    interrupt,
     never,
     noted,
     unheard_by_children,
@@ -58,11 +59,42 @@ def test_in_another_thread_nothing_is_heard() -> None:
 def test_handlers_that_others_set_are_undone() -> None:
     before = handlers()
     with handlers_kept():
-        signal.signal(signal.SIGTERM, interrupt)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with pytest.raises(KeyboardInterrupt):
-            ask(signal.SIGTERM)
+        for number in REQUESTS:
+            signal.signal(number, signal.SIG_IGN)
     assert handlers() == before
+
+
+@pytest.mark.parametrize("number", REQUESTS)
+def test_each_request_is_answered_like_ctrl_c(number: int) -> None:
+    before = handlers()
+    with answered():
+        check_answered()
+        with pytest.raises(KeyboardInterrupt):
+            ask(number)
+    assert handlers() == before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", REQUESTS)
+def test_a_request_that_python_loses_is_answered_later(number: int) -> None:
+    class Freed:
+        def __del__(self) -> None:
+            ask(number)
+
+    with answered():
+        Freed()
+        with pytest.raises(KeyboardInterrupt):
+            check_answered()
+    with answered():
+        check_answered()
+
+
+def test_ctrl_c_stays_ignored_where_it_was() -> None:
+    with handlers_kept():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with answered():
+            ask(signal.SIGINT)
+            check_answered()
 
 
 def test_a_child_does_not_hear_ctrl_c_and_the_parent_does() -> None:
