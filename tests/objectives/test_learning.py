@@ -13,6 +13,7 @@ import pytest
 from rrl_dist.core.aggregate import Proportion
 from rrl_dist.evaluate.survey import effective_rank, feature_std
 from tests.composing import names
+from tests.longer import long
 from tests.objectives.learning import (
     BATCH,
     EPOCHS,
@@ -36,7 +37,13 @@ def measured(name: str) -> tuple[Proportion, float, float]:
     return found, feature_std(h), effective_rank(h)
 
 
-@pytest.mark.parametrize("name", names("objective"))
+# The demo's two; one after another, all take an hour of two cores' time.
+SHORT = ("simclr", "deacl")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SHORT else long(name) for name in names("objective")]
+)
 def test_it_beats_a_random_encoder_and_does_not_collapse(name: str) -> None:
     random, *_ = measured(RANDOM)
     found, std, rank = measured(name)
@@ -65,6 +72,7 @@ def written() -> str:
     return caption + "".join("| " + " | ".join(row) + " |\n" for row in rows)
 
 
+@pytest.mark.long
 def test_the_figures_in_the_docs_are_these() -> None:
     table = written()
     if os.environ.get("RRL_WRITE_LISTS"):
