@@ -18,6 +18,7 @@ from rrl_dist.training.micro_batch import hold_in_parts
 from rrl_dist.training.strategies import TorchStrategy
 from tests.composing import compose
 from tests.gloo import run_workers
+from tests.longer import covering
 from tests.objectives.harness import (
     AROUND,
     BRANCHED,
@@ -192,8 +193,7 @@ def test_a_checkpoint_goes_on_to_the_last_bit(name: str, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["zero1", "zero2"])
-@pytest.mark.parametrize("name", SLOW_COPIES)
+@pytest.mark.parametrize(("name", "kind"), covering(SLOW_COPIES, ["zero1", "zero2"]))
 def test_a_checkpoint_of_two_workers_goes_on_to_the_last_bit(
     name: str, kind: str
 ) -> None:
@@ -230,8 +230,9 @@ def stage_of(name: str, strategy: str) -> Stage:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "deepspeed_zero3"])
-@pytest.mark.parametrize("name", SLOW_COPIES)
+@pytest.mark.parametrize(
+    ("name", "strategy"), covering(SLOW_COPIES, ["ddp", "deepspeed_zero3"])
+)
 def test_a_stage_that_is_stopped_ends_as_if_it_had_not_been(
     name: str, strategy: str, tmp_path: Path
 ) -> None:
@@ -246,18 +247,17 @@ def test_a_stage_that_is_stopped_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*OBJECTIVES, BRANCHED])
-def test_five_steps_under_zero_are_those_of_ddp(name: str) -> None:
+@pytest.mark.parametrize(("name", "kind"), covering([*OBJECTIVES, BRANCHED], ZERO))
+def test_five_steps_under_zero_are_those_of_ddp(name: str, kind: str) -> None:
     options = {"lr": 0.01}
     losses, plain = run_workers(2, state_after, name, "ddp", 5, None, options)[0]
     assert abs(losses[-1] - losses[0]) > 1e-3, "nothing is learned"
-    for kind in ZERO:
-        found, state = run_workers(2, state_after, name, kind, 5, None, options)[0]
-        assert found == pytest.approx(losses, rel=1e-5, abs=1e-6)
-        for key, value in plain["objective"].items():
-            torch.testing.assert_close(
-                state["objective"][key], value, rtol=1e-4, atol=1e-5, msg=key
-            )
+    found, state = run_workers(2, state_after, name, kind, 5, None, options)[0]
+    assert found == pytest.approx(losses, rel=1e-5, abs=1e-6)
+    for key, value in plain["objective"].items():
+        torch.testing.assert_close(
+            state["objective"][key], value, rtol=1e-4, atol=1e-5, msg=key
+        )
 
 
 @pytest.mark.slow
