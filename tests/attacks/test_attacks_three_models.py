@@ -23,10 +23,12 @@ from tests.attacks.both import (
     told,
 )
 from tests.attacks.three_models import CASES, Case, Saturated, undefended
+from tests.longer import long
 
 pytestmark = pytest.mark.slow
 Data = tuple[Tensor, Tensor]
 # Images by norm: the authors' Square takes two seconds for each in L1.
+SHORT = (("adversarial", Linf(0.1)), ("saturated", Linf(0.1)))
 COUNTS = {"linf": 96, "l2": 96, "l1": 40}
 
 
@@ -56,7 +58,7 @@ def networks(trained: nn.Module, digits: Data) -> dict[str, nn.Module]:
 
 @pytest.fixture(
     scope="module",
-    params=CASES,
+    params=[c if c in SHORT else long(c) for c in CASES],
     ids=[f"{name}-{ball.label()}" for name, ball in CASES],
 )
 def case(
