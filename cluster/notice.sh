@@ -5,14 +5,33 @@
 #   cluster/notice.sh gcp        the same, 30 seconds before
 #   cluster/notice.sh SECONDS    now; returns when Ray has left, or after SECONDS
 # METADATA: address of the cloud's metadata service, unset: its own.
+# PROC: where this machine's processes are told of, unset: /proc.
 set -eu
 cd "$(dirname "$0")/.."
 
+# As node.sh has it: a head that asks for a token answers nobody else.
+export RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
 metadata=${METADATA:-http://169.254.169.254}
+proc=${PROC:-/proc}
 every=${NOTICE_EVERY:-5}  # seconds between two looks
 
+# Ray's command is told which node: by itself it does not find out.
+of_raylet() { # an option's name; prints its value
+    for process in "$proc"/[0-9]*; do
+        [ "$(cat "$process/comm" 2>/dev/null)" = raylet ] || continue
+        tr '\0' '\n' <"$process/cmdline" | sed -n "s/^--$1=//p"
+        return
+    done
+}
+
 leave() { # seconds, why
-    .venv/bin/ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION \
+    node=$(of_raylet node_id)
+    if [ -z "$node" ]; then
+        echo "cluster/notice.sh: no node of Ray runs here, so none is told of" >&2
+        exit 1
+    fi
+    .venv/bin/ray drain-node --address "$(of_raylet gcs-address)" --node-id "$node" \
+        --reason DRAIN_NODE_REASON_PREEMPTION \
         --reason-message "$2" --deadline-remaining-seconds "$1"
 }
 
@@ -29,7 +48,7 @@ gcp_has_noticed() {
 }
 
 ray_is_here() {
-    grep -qsx raylet /proc/[0-9]*/comm
+    grep -qsx raylet "$proc"/[0-9]*/comm
 }
 
 case ${1:-} in

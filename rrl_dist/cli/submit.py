@@ -69,7 +69,7 @@ def submit(
         root = Path(str(upload["folder"])).expanduser().absolute()
         parcel = collect(root, list(map(str, upload["leave_out"])), upload["limit"])
     command, name = prepared(words, uploaded=parcel is not None)
-    jobs = Jobs(config["address"])
+    jobs = Jobs(config["address"], config["verify"])
     job = str(config["job"] or f"{_plain(name)}-{secrets.token_hex(3)}")
     _send(jobs, job, config, command, parcel, variables)
     return _follow(jobs, job) if config["follow"] else 0
@@ -94,7 +94,10 @@ def _send(
             size = parcel.write(file)
             print(
                 f"{parcel.root}: {len(parcel.sizes)} files, {parcel.size / MB:.1f} MB, "
-                f"{size / MB:.1f} MB compressed"
+                f"{size / MB:.1f} MB compressed",
+                *parcel.remarks(),
+                sep="\n",
+                flush=True,
             )
         jobs.submit(
             entry(str(config["python"]), command),
@@ -112,7 +115,7 @@ def _ask(config: Mapping[str, Any], words: list[str]) -> int:
     if len(rest) != _ASKING[what]:
         one = " JOB" if _ASKING[what] else ""
         raise UserError(f"write rrl submit {what}{one}, after any settings")
-    jobs = Jobs(config["address"])
+    jobs = Jobs(config["address"], config["verify"])
     if what == "logs":
         return _follow(jobs, rest[0])
     if what == "stop":
@@ -126,7 +129,7 @@ def _ask(config: Mapping[str, Any], words: list[str]) -> int:
 
 def _follow(jobs: Jobs, job: str) -> int:
     try:
-        status = jobs.follow(job, _shower())
+        status, code = jobs.follow(job, _shower())
     except KeyboardInterrupt:
         print(
             f"\njob {job} goes on: rrl submit logs {job} shows it again, "
@@ -134,8 +137,8 @@ def _follow(jobs: Jobs, job: str) -> int:
             file=sys.stderr,
         )
         return 130
-    print(f"job {job}: {jobs.status(job).lower()}", file=sys.stderr)
-    return status
+    print(f"job {job}: {status.lower()}", file=sys.stderr)
+    return code
 
 
 def _shower() -> Callable[[str], None]:

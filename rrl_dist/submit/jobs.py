@@ -3,22 +3,26 @@
 import asyncio
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from rrl_dist.core.errors import UserError
+from rrl_dist.submit.connection import (
+    TOKEN,
+    address_of,
+    check_reached,
+    trusted,
+    unreachable,
+    use_token,
+)
+from rrl_dist.submit.log import Log
 
-ADDRESS = "http://127.0.0.1:8265"
-_PATIENCE = 10  # seconds until a machine has answered
-_TRIES = 60  # to follow a log that breaks off, a second between them
+_TRIES = 60  # in a row without a word more of a log, a second between them
 _START = 60  # seconds in which a head that has started takes jobs
-_TOKEN = Path("~/.ray/auth_token")
 # Loggers that tell of uploads and closed connections.
 _TALKATIVE = ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk")
 _STATUS = {"SUCCEEDED": 0, "STOPPED": 130}
@@ -30,15 +34,16 @@ class Jobs:
     Args:
         address: of the dashboard, http or https; None: what RAY_API_SERVER_ADDRESS or
             RAY_ADDRESS say, else the port 8265 of this machine.
+        verify: of https, see `trusted`.
 
     Raises:
         UserError: nobody answers there, or not to this token.
     """
 
-    def __init__(self, address: str | None) -> None:
-        self.address = _address(address)
-        self.token = _use_token()
-        _check_reached(self.address)
+    def __init__(self, address: str | None, verify: bool | str | None = None) -> None:
+        self.address = address_of(address)
+        self.token = use_token()
+        self._proxied = check_reached(self.address)
         # By which Ray would replace the address that it is given.
         os.environ["RAY_API_SERVER_ADDRESS"] = self.address
         with self._in_words():
@@ -46,7 +51,8 @@ class Jobs:
 
             for name in _TALKATIVE:
                 logging.getLogger(name).setLevel(logging.WARNING)
-            self._client = JobSubmissionClient(self.address)
+            checked = trusted(self.address, verify)
+            self._client = JobSubmissionClient(self.address, verify=checked)
 
     def submit(
         self,
@@ -89,8 +95,11 @@ class Jobs:
         with self._in_words():
             _when_ready(begin)
 
-    def follow(self, job: str, show: Callable[[str], None]) -> int:
-        """Show a job's log until it ends; returns the status to exit with.
+    def follow(self, job: str, show: Callable[[str], None]) -> tuple[str, int]:
+        """Show a job's log until it ends; returns its status, as of `status`, and the
+        number to exit with, which is 128 and a signal's number where one ended it.
+
+        Where the log breaks off, as where a forwarded port does, it is taken up.
 
         Raises:
             UserError: there is no such job, or the cluster is lost.
@@ -98,34 +107,48 @@ class Jobs:
         from aiohttp import ClientError  # as Ray's client does
 
         self.status(job)
-        log = _Log(show)
-        for left in reversed(range(_TRIES)):
+        log, failed = Log(show), 0
+        while failed < _TRIES:
+            before = log.shown
             try:
-                asyncio.run(self._tail(job, log))
-                if (status := self._ended(job)) is not None:
-                    return status
+                with self._refusals_in_words():
+                    if self._proxied:  # through which Ray's client cannot listen
+                        self._poll(job, log)
+                    else:
+                        asyncio.run(self._tail(job, log))
+                    if (ended := self._ended(job)) is not None:
+                        return ended
+                failed = 0
             except (RuntimeError, OSError, ClientError):
-                # A log that breaks off, as where a forwarded port does, is taken up.
-                if not left:
-                    break
+                failed = 1 if log.shown > before else failed + 1
             time.sleep(1)
         raise UserError(
             f"job {job}: its log cannot be followed any longer; it may go on, see "
             f"rrl submit logs {job}"
         )
 
-    async def _tail(self, job: str, log: "_Log") -> None:
+    async def _tail(self, job: str, log: Log) -> None:
         log.begin()
         async for text in self._client.tail_job_logs(job):
             log.add(text)
 
-    def _ended(self, job: str) -> int | None:
-        """The status to exit with; None while it goes on."""
-        info = self._info(job)
+    def _poll(self, job: str, log: Log) -> None:
+        ended = None
+        while ended is None:
+            ended = self._ended(job)  # before its log is read, which is whole then
+            log.begin()
+            log.add(self._client.get_job_logs(job))
+            time.sleep(1)
+
+    def _ended(self, job: str) -> tuple[str, int] | None:
+        """See `follow`; None while it goes on."""
+        info = self._asked(job)
         if not info.status.is_terminal():
             return None
-        status = _STATUS.get(info.status.value)
-        return int(info.driver_exit_code or 1) if status is None else status
+        code = _STATUS.get(info.status.value)
+        if code is None:
+            code = int(info.driver_exit_code or 1)
+        return str(info.status.value), code if code >= 0 else 128 - code
 
     def status(self, job: str) -> str:
         """In one word, such as RUNNING.
@@ -133,18 +156,23 @@ class Jobs:
         Raises:
             UserError: there is no such job.
         """
-        return str(self._info(job).status.value)
-
-    def _info(self, job: str) -> Any:
         with self._in_words():
-            try:
-                return self._client.get_job_info(job)
-            except RuntimeError as error:
-                if "404" not in str(error):
-                    raise
-                raise UserError(
-                    f"{self.address} knows no job {job}; rrl submit jobs lists them"
-                ) from None
+            return str(self._asked(job).status.value)
+
+    def _asked(self, job: str) -> Any:
+        """What the cluster knows of a job, in Ray's own errors but for one.
+
+        Raises:
+            UserError: there is no such job.
+        """
+        try:
+            return self._client.get_job_info(job)
+        except RuntimeError as error:
+            if "404" not in str(error):
+                raise
+            raise UserError(
+                f"{self.address} knows no job {job}; rrl submit jobs lists them"
+            ) from None
 
     def stop(self, job: str) -> bool:
         """Ask a job to end, as SIGTERM does; whether it was running.
@@ -173,42 +201,35 @@ class Jobs:
     @contextmanager
     def _in_words(self) -> Iterator[None]:
         """Ray's errors as one line."""
-        from ray.exceptions import AuthenticationError
-
         try:
-            yield
+            with self._refusals_in_words():
+                yield
         except UserError:
             raise
-        except (ConnectionError, OSError):
-            raise UserError(_unreachable(self.address)) from None
-        except AuthenticationError:
-            raise UserError(self._refused()) from None
+        except OSError as error:
+            # Ray replaces the first by one that does not say why.
+            told = f"{error} {error.__context__}"
+            raise UserError(unreachable(self.address, told, self._proxied)) from None
         except RuntimeError as error:
             told = " ".join(str(error).split())[:300]
             raise UserError(f"the cluster at {self.address} says: {told}") from None
 
+    @contextmanager
+    def _refusals_in_words(self) -> Iterator[None]:
+        """Those alone that another try does not mend."""
+        from ray.exceptions import AuthenticationError
+
+        try:
+            yield
+        except AuthenticationError:
+            raise UserError(self._refused()) from None
+
     def _refused(self) -> str:
         where = f"the cluster at {self.address}"
-        mend = f"copy the head's {_TOKEN} here, or set RAY_AUTH_TOKEN to it"
+        mend = f"copy the head's {TOKEN} here, or set RAY_AUTH_TOKEN to it"
         if self.token is None:
             return f"{where} asks for a token, and there is none here; {mend}"
         return f"{where} does not take the token in {self.token}; {mend}"
-
-
-class _Log:
-    """Shows a text once, which comes from its beginning again and again."""
-
-    def __init__(self, show: Callable[[str], None]) -> None:
-        self._show, self._shown, self._passed = show, 0, 0
-
-    def begin(self) -> None:
-        self._passed = 0
-
-    def add(self, text: str) -> None:
-        if fresh := text[max(self._shown - self._passed, 0) :]:
-            self._show(fresh)
-        self._passed += len(text)
-        self._shown = max(self._shown, self._passed)
 
 
 def _when_ready(begin: Callable[[], Any]) -> None:
@@ -228,53 +249,3 @@ def _when_ready(begin: Callable[[], Any]) -> None:
                     "(--dashboard-agent-listen-port of ray start)"
                 ) from None
         time.sleep(1)
-
-
-def _address(given: str | None) -> str:
-    """Raises `UserError` where it cannot be one."""
-    outside = [os.environ.get(k) for k in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")]
-    http = [value for value in outside if value and value.startswith("http")]
-    found = (given or next(iter(http), ADDRESS)).rstrip("/")
-    parts = urlsplit(found)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(
-            f"address={found}; give that of the dashboard, such as address={ADDRESS}"
-        )
-    return found
-
-
-def _use_token() -> str | None:
-    """Where this machine has a token, if it has; Ray is told to use it."""
-    places = {
-        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN"),
-        "RAY_AUTH_TOKEN_PATH": os.environ.get("RAY_AUTH_TOKEN_PATH"),
-        str(_TOKEN): _TOKEN.expanduser().is_file(),
-    }
-    found = next((place for place, there in places.items() if there), None)
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if found == "RAY_AUTH_TOKEN_PATH" and not Path(str(path)).is_file():
-        raise UserError(f"RAY_AUTH_TOKEN_PATH={path} is no file; write the token there")
-    if found is not None:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    else:
-        # Ray would end with a page of advice before the cluster is asked whether it
-        # wants one.
-        os.environ["RAY_AUTH_MODE"] = "disabled"
-    return found
-
-
-def _check_reached(address: str) -> None:
-    """Raises `UserError` where no machine answers, soon."""
-    parts = urlsplit(address)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        socket.create_connection((parts.hostname, port), _PATIENCE).close()
-    except OSError:
-        raise UserError(_unreachable(address)) from None
-
-
-def _unreachable(address: str) -> str:
-    return (
-        f"no Ray dashboard answers at {address}; start the cluster, or forward its "
-        "port here: ssh -L 8265:127.0.0.1:8265 HEAD"
-    )

@@ -10,6 +10,7 @@ from typing import Any
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.interrupts import handlers_kept
 from rrl_dist.training.devices import check_driver, gpus_here, uses_gpus
+from rrl_dist.training.head import check_head, refused
 
 Cluster = dict[str, Any]
 
@@ -154,6 +155,8 @@ def _start(kind: str, workers: int) -> None:
     else:
         options["address"] = "auto"
     try:
+        if kind == "auto":
+            check_head()
         _init(options)
     except ConnectionError:
         raise UserError(
@@ -176,10 +179,7 @@ def _init(options: Mapping[str, Any]) -> None:
         except ConnectionError:
             raise
         except ray.exceptions.AuthenticationError:
-            raise UserError(
-                "the Ray cluster asks for a token, and none that it takes is here; "
-                "copy the head's ~/.ray/auth_token here, or set RAY_AUTH_TOKEN to it"
-            ) from None
+            raise UserError(refused()) from None
         except Exception as error:  # Ray raises plain ones
             ray.shutdown()
             if not again:

@@ -49,7 +49,7 @@ if within docker/healthy.sh node; then
     say "no Ray node runs, and docker/healthy.sh found one"
     exit 1
 fi
-within bash -lc 'ray --version && rrl --help >/dev/null'
+within bash -lc 'ray --version && rrl --help >/dev/null && python -c "import rrl_dist"'
 within python -c 'import deepspeed, ffcv, ray, torch, torchvision, rrl_dist'
 # FFCV writes and reads here, and Ray starts workers.
 within rrl pretrain name=try data=digits model=small_cnn objective=simclr views=digits \

@@ -1,18 +1,22 @@
 """A cluster that is started, looked at and used as cluster/README.md says."""
 
+import os
 import re
+import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
 
-from tests.cluster.by_hand import ByHand, started
+from rrl_dist.training.attempts import newest_step
+from tests.cluster.by_hand import ByHand, started, until
 from tests.cluster.files import ROOT
+from tests.cluster.submitting import changed_copy, followed_through_cuts
 from tests.evaluate.nodes import NoClusterError, free_port
-from tests.training.nodes import PATIENCE
+from tests.training.nodes import title
 
 pytestmark = pytest.mark.slow
 
@@ -79,47 +83,81 @@ def test_a_job_of_rays_own_command_ends_with_the_table(cluster: ByHand) -> None:
     assert (cluster.own / "storage/plain/report.md").is_file()
 
 
-def test_a_submitted_job_is_stopped_and_goes_on_by_its_name(cluster: ByHand) -> None:
-    submit = ["rrl", "submit", "FROM_HERE=1"]
+def saved(cluster: ByHand) -> int:
+    """The newest step of the long run that is saved."""
+    stages = cluster.own.glob("storage/long/stages/*")
+    return max((newest_step(stage) or 0 for stage in stages), default=0)
+
+
+def drivers(cluster: ByHand) -> list[int]:
+    """Processes of jobs that train on the head."""
+    told = {pid: title(pid).split(b"\0") for pid in cluster.head.pids()}
+    entry = [b"-m", b"rrl_dist.cli.main", b"pretrain"]
+    return [pid for pid, words in told.items() if words[1:4] == entry]
+
+
+def test_a_submitted_job_is_lost_and_stopped_and_goes_on_by_its_name(
+    cluster: ByHand,
+) -> None:
+    copy, seen = changed_copy(cluster), cluster.own / "seen"
+    seen.mkdir()
+    submit = ["rrl", "submit", f"FROM_HERE={seen}"]
     command = ["pretrain", *LONG, *places(cluster)]
-    begun = cluster.run(*submit, "follow=false", "job=first", *command)
+    begun = cluster.run(*submit, "follow=false", "job=first", *command, cwd=copy)
     assert begun.returncode == 0, begun.stderr
     assert re.search(r"\d+ files, [\d.]+ MB, [\d.]+ MB compressed", begun.stdout)
     assert f"job first at {cluster.dashboard}: rrl pretrain" in begun.stdout
+    until(lambda: saved(cluster), lambda: cluster.run("ray", "job", "logs", "first"))
+    for pid in drivers(cluster):
+        os.kill(pid, signal.SIGKILL)
+    lost = cluster.run("rrl", "submit", "logs", "first")
+    assert lost.returncode == 128 + signal.SIGKILL, lost.stdout
+    assert "job first: failed" in lost.stderr
 
-    deadline = time.monotonic() + PATIENCE
-    while not [*cluster.own.glob("storage/long/stages/*/checkpoints/step-*.json")]:
-        assert time.monotonic() < deadline, cluster.run("ray", "job", "logs", "first")
-        time.sleep(0.5)
-    assert (
-        "first is told to stop" in cluster.run("rrl", "submit", "stop", "first").stdout
+    before = saved(cluster)
+    begun = cluster.run(*submit, "follow=false", "job=second", *command, cwd=copy)
+    assert begun.returncode == 0, begun.stderr
+    until(
+        lambda: saved(cluster) > before,
+        lambda: cluster.run("ray", "job", "logs", "second"),
     )
-    followed = cluster.run("rrl", "submit", "logs", "first")
+    stopped = cluster.run("rrl", "submit", "stop", "second")
+    assert "second is told to stop" in stopped.stdout
+    followed = cluster.run("rrl", "submit", "logs", "second")
     assert followed.returncode == 130, followed.stdout
-    assert "job first: stopped" in followed.stderr
+    assert "job second: stopped" in followed.stderr
 
-    again = cluster.run(*submit, *command)
+    again = followed_through_cuts(cluster, [*submit, *command], copy)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert re.search(r"going on from step \d", again.stdout)
+    (going,) = re.findall(r"going on from step (\d+)", again.stdout)
+    assert int(going) > before
+    assert again.stdout.count(f"told by the copy: {seen}") == 1
     assert "job long-" in again.stderr
+    names = [path.read_bytes() for path in seen.iterdir()]  # of processes
+    assert [name for name in names if name.startswith(b"ray::")], "workers, too"
     jobs = cluster.run("rrl", "submit", "jobs").stdout
-    assert re.search(r"^STOPPED +first +rrl pretrain", jobs, re.MULTILINE)
+    assert re.search(r"^FAILED +first +rrl pretrain", jobs, re.MULTILINE)
+    assert re.search(r"^STOPPED +second +rrl pretrain", jobs, re.MULTILINE)
     assert re.search(r"^SUCCEEDED +long-\w+ +rrl pretrain", jobs, re.MULTILINE)
 
 
-def test_a_job_that_fails_ends_as_it_does(cluster: ByHand) -> None:
+def test_a_job_that_fails_ends_as_it_does_where_there_is_a_cpu_for_it(
+    cluster: ByHand,
+) -> None:
     words = ["run", *SMALL, *places(cluster), "data=cifar10", "data.root=/nowhere"]
-    done = cluster.run("rrl", "submit", *words, "name=failed")
+    submit = ["rrl", "submit", "job=failed", "entry.cpus=1"]
+    done = cluster.run(*submit, *words, "name=failed")
     assert done.returncode == 2, done.stdout + done.stderr
     told = [line for line in done.stdout.splitlines() if line.startswith("rrl run:")]
     assert len(told) == 1
     assert "/nowhere" in told[0]
+    # The head has none.
+    where = urlsplit(cluster.job("failed")["driver_agent_http_address"]).hostname
+    assert where in {node.address for node in cluster.others}
 
 
-@pytest.mark.parametrize("command", [["rrl", "submit", "jobs"]])
-def test_who_may_not_is_told_why(
-    cluster: ByHand, command: list[str], tmp_path: Path
-) -> None:
+def test_who_may_not_is_told_why(cluster: ByHand, tmp_path: Path) -> None:
+    command = ["rrl", "submit", "jobs"]
     home = {"HOME": str(tmp_path), "RAY_AUTH_TOKEN_PATH": None}
     wrong = one_line(cluster.run(*command, **home, RAY_AUTH_TOKEN="ab" * 32))
     assert "does not take the token in RAY_AUTH_TOKEN; copy the head's" in wrong
@@ -131,6 +169,23 @@ def test_who_may_not_is_told_why(
     assert f"no Ray dashboard answers at {nobody}; start the cluster, or" in away
     unknown = one_line(cluster.run("rrl", "submit", "logs", "who"))
     assert "knows no job who; rrl submit jobs lists them" in unknown
+
+
+def test_a_driver_that_the_head_does_not_let_in_is_told_why(
+    cluster: ByHand, tmp_path: Path
+) -> None:
+    """Where Ray itself would try for minutes."""
+    run = ["rrl", "run", *SMALL, *places(cluster), "cluster=auto", "name=out"]
+    home = {"HOME": str(tmp_path), "RAY_AUTH_TOKEN_PATH": None}
+    head = f"{cluster.head.address}:{cluster.port}"
+    wrong = one_line(
+        cluster.run(*run, **home, RAY_ADDRESS=head, RAY_AUTH_TOKEN="ab" * 32)
+    )
+    assert wrong.startswith(f"rrl run: the Ray cluster at {head} asks for a token, and")
+    nobody = f"{cluster.head.address}:{free_port(cluster.head.address)}"
+    asked = ["rrl", "doctor", "--cluster", *places(cluster)]
+    away = one_line(cluster.run(*asked, RAY_ADDRESS=nobody))
+    assert away.startswith(f"rrl doctor: no Ray cluster answers at {nobody}; start its")
 
 
 def pictures(root: Path) -> Path:

@@ -80,6 +80,21 @@ def test_an_image_runs_as_a_user_and_tells_its_health(
     assert (ROOT / script).stat().st_mode & 0o111
 
 
+@image
+def test_a_login_shell_finds_the_same_programs(
+    stages: dict[str, list[str]], target: str, tmp_path: Path
+) -> None:
+    """As of Debian's /etc/profile, which sets the path anew and then reads
+    /etc/profile.d."""
+    (path,) = re.findall(r"ENV PATH=(\S+):\$PATH", "\n".join(stages[target]))
+    (told,) = re.findall(r"echo .*? >/etc/profile.d/\w+.sh", "\n".join(stages[target]))
+    file = tmp_path / "own.sh"
+    subprocess.run(["sh", "-c", told.rpartition(">")[0] + f">{file}"], check=True)
+    script = f'PATH=/usr/local/bin:/usr/bin; . {file}; echo "$PATH"'
+    shell = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    assert shell.stdout.strip() == f"{path}:/usr/local/bin:/usr/bin"
+
+
 def packages(stage: list[str]) -> Iterator[str]:
     """That apt installs, by name or from a list."""
     for line in stage:

@@ -116,8 +116,20 @@ def test_the_network_policy_is_of_all_ray_pods() -> None:
     )
     # The label that KubeRay gives to every pod with Ray.
     assert policy["spec"]["podSelector"]["matchLabels"] == {"ray.io/is-ray-node": "yes"}
-    (rule,) = policy["spec"]["ingress"]
-    assert all("ipBlock" not in source for source in rule["from"])
+    everything, metrics = policy["spec"]["ingress"]
+    assert "ports" not in everything
+    here, operator = everything["from"]
+    assert here == {"podSelector": {}}, "pods of this namespace"
+    assert operator["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": "kuberay-system"
+    }
+    # Those whom a namespace's label lets in read metrics, and submit no jobs.
+    (source,), (port,) = metrics["from"], metrics["ports"]
+    label = source["namespaceSelector"]["matchLabels"]
+    assert label == {"rrl-dist/metrics": "read"}
+    _, head = next(pods(CLUSTER))
+    ports = {one["name"]: one["containerPort"] for one in head["ports"]}
+    assert port == {"protocol": "TCP", "port": ports["metrics"]}
 
 
 @manifest

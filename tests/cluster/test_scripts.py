@@ -15,6 +15,8 @@ import pytest
 from tests.cluster.files import ROOT, tool
 from tests.cluster.programs import PATIENCE
 
+NODE = 28 * "0a"  # as Ray names one
+RAYLET = [f"--node_id={NODE}", "--gcs-address=10.0.0.1:6379"]
 SCRIPTS = sorted(
     str(path.relative_to(ROOT))
     for folder in ("cluster", "docker", "tests/cluster")
@@ -119,7 +121,9 @@ def metadata(answers: Answers) -> Iterator[str]:
         thread.join()
 
 
-def test_the_notice_of_a_spot_machine_of_aws_reaches_ray(tree: Path) -> None:
+def test_the_notice_of_a_spot_machine_of_aws_reaches_ray(
+    tree: Path, node: dict[str, str]
+) -> None:
     looks = 0
 
     def answers(path: str, headers: Mapping[str, str]) -> tuple[int, str]:
@@ -133,12 +137,14 @@ def test_the_notice_of_a_spot_machine_of_aws_reaches_ray(tree: Path) -> None:
 
     with metadata(answers) as address:
         told = {"METADATA": address, "NOTICE_EVERY": "0.05"}
-        done = run(tree, "cluster/notice.sh", "aws", **told)
+        done = run(tree, "cluster/notice.sh", "aws", **told, **node)
     assert (done.returncode, looks) == (0, 3)
     assert drained(tree) == 110
 
 
-def test_the_notice_of_a_spot_machine_of_google_reaches_ray(tree: Path) -> None:
+def test_the_notice_of_a_spot_machine_of_google_reaches_ray(
+    tree: Path, node: dict[str, str]
+) -> None:
     looks = 0
 
     def answers(path: str, headers: Mapping[str, str]) -> tuple[int, str]:
@@ -150,7 +156,7 @@ def test_the_notice_of_a_spot_machine_of_google_reaches_ray(tree: Path) -> None:
 
     with metadata(answers) as address:
         told = {"METADATA": address, "NOTICE_EVERY": "0.05"}
-        done = run(tree, "cluster/notice.sh", "gcp", **told)
+        done = run(tree, "cluster/notice.sh", "gcp", **told, **node)
     assert (done.returncode, looks) == (0, 3)
     assert drained(tree) == 25
 
@@ -167,11 +173,38 @@ def test_without_curl_no_notice_is_waited_for(tree: Path) -> None:
     assert not (tree / "said").exists()
 
 
+@pytest.fixture
+def node(tree: Path) -> dict[str, str]:
+    """Where a raylet and others are told of, as `/proc` does it."""
+    processes = {
+        "7": ("sh", ["sh", "-c", "raylet --node_id=wrong"]),
+        "42": ("raylet", ["raylet", "--x=1 --node_id=no", *RAYLET]),
+        "43": ("python", ["python", "agent.py", "--node_id=another"]),
+    }
+    for pid, (name, words) in processes.items():
+        (tree / "proc" / pid).mkdir(parents=True)
+        (tree / "proc" / pid / "comm").write_text(f"{name}\n")
+        command = "".join(f"{word}\0" for word in words)
+        (tree / "proc" / pid / "cmdline").write_text(command)
+    return {"PROC": str(tree / "proc")}
+
+
 def drained(tree: Path) -> int:
     """Seconds that Ray was told are left."""
-    command = said(tree)[0].split()
-    assert command[:3] == ["drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
-    return int(command[-1])
+    command, *variables = said(tree)
+    words = command.split()
+    assert words[:5] == ["drain-node", "--address", "10.0.0.1:6379", "--node-id", NODE]
+    assert words[5:7] == ["--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+    assert "RAY_AUTH_MODE=token" in variables
+    return int(words[-1])
+
+
+def test_without_a_node_nobody_is_told(tree: Path) -> None:
+    (tree / "proc").mkdir()
+    done = run(tree, "cluster/notice.sh", "1", PROC=str(tree / "proc"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "no node of Ray runs here" in done.stderr
+    assert not (tree / "said").exists()
 
 
 @pytest.mark.slow
@@ -193,8 +226,10 @@ def test_ray_knows_the_options_that_it_is_given() -> None:
     assert "DRAIN_NODE_REASON_PREEMPTION" in reason.type.choices
 
 
-def test_a_pod_that_is_deleted_is_told_of_at_once(tree: Path) -> None:
+def test_a_pod_that_is_deleted_is_told_of_at_once(
+    tree: Path, node: dict[str, str]
+) -> None:
     begun = time.monotonic()
-    assert run(tree, "cluster/notice.sh", "1").returncode == 0
+    assert run(tree, "cluster/notice.sh", "1", **node).returncode == 0
     assert drained(tree) == 1
     assert time.monotonic() - begun < PATIENCE / 2

@@ -2,14 +2,13 @@
 of their own where that is allowed, which can be cut off and come back."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +26,8 @@ from tests.training.slow import PAUSE
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600  # seconds, for whatever a test waits for
 CPUS = 1  # of each node
+_TRIES = 3  # to start a head
 _WORKER = b"ray::RayTrainWorker"  # as Ray names the process
-_NODE_ID = re.compile(rb"--node[-_]id=([0-9a-f]{56})")
 
 
 @dataclass
@@ -58,7 +57,7 @@ class Node:
 
     def workers(self) -> list[int]:
         """Processes of workers in training there."""
-        return [pid for pid in self.pids() if _title(pid).startswith(_WORKER)]
+        return [pid for pid in self.pids() if title(pid).startswith(_WORKER)]
 
     def cut(self) -> None:
         """Off from the others, without a word; without namespaces, it ends."""
@@ -67,35 +66,114 @@ class Node:
         else:
             self.end()
 
-    def ray_id(self) -> str:
-        """Of this node, as Ray's own processes are told it."""
-        titles = (_title(pid) for pid in self.pids())
-        found = (_NODE_ID.search(title) for title in titles)
-        return next(match[1].decode() for match in found if match)
-
     def end(self) -> None:
         if self.processes:
             kill_all(self.processes[-1], self.pids())
 
 
-def _title(pid: int) -> bytes:
+def title(pid: int) -> bytes:
+    """A process's words, each with a zero byte behind it, or what it calls itself."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:  # it has ended
         return b""
 
 
-class Cluster:
-    """Head and two nodes, started.
+class Started:
+    """Nodes of one cluster, and how each is started.
 
     Args:
         own: an empty folder of a short path, since sockets lie in it.
         nodes: the head first.
+
+    Attributes:
+        environment: of all of them.
     """
+
+    environment: Mapping[str, str]
 
     def __init__(self, own: Path, nodes: list[Node]) -> None:
         self.own, self.nodes = own, nodes
         self.head, *self.others = nodes
+
+    def launch(
+        self,
+        node: Node,
+        command: Sequence[str],
+        variables: Mapping[str, str],
+        hide: Sequence[str] = (),
+    ) -> None:
+        """Start one.
+
+        Args:
+            node: which.
+            command: that starts Ray's node, which is given more options.
+            variables: of its environment alone.
+            hide: commands that let it find other things in some places.
+        """
+        folder = self.own / f"{node.name}{len(node.processes)}"
+        folder.mkdir()
+        sizes = ["--block", "--object-store-memory=80000000"]
+        command = [*command, *sizes, "--node-ip-address", node.address]
+        if node.space:
+            # Each machine has its own /dev/shm, and its own folder of the head's name.
+            mounts = ["mount -t tmpfs tmpfs /dev/shm"]
+            head = f"{self.head.name}{len(self.head.processes) - 1}"
+            mounts += [f"mount -B {folder} {self.own / head}", *hide]
+            shell = ["sh", "-c", f'{" && ".join(mounts)} && exec "$0" "$@"']
+            command = ["ip", "netns", "exec", node.space, *shell, *command]
+        else:
+            command.append(f"--temp-dir={folder}")
+        with (self.own / f"{node.name}.out").open("wb") as out:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**self.environment, **variables},
+                start_new_session=True,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        node.processes.append(process)
+
+    def begin(self, start: Callable[[], None]) -> None:
+        """Start the head: anew where Ray was not ready in the seconds that it gives
+        itself, on a machine that is busy.
+
+        Raises:
+            NoClusterError: it does not start.
+        """
+        for left in reversed(range(_TRIES)):
+            start()
+            try:
+                self.wait(self.head)
+                return
+            except NoClusterError:
+                self.head.end()
+                if not left:
+                    raise
+
+    def wait(self, *nodes: Node) -> None:
+        """Until they have joined.
+
+        Raises:
+            NoClusterError: one has ended in place of that.
+        """
+        deadline = time.monotonic() + PATIENCE
+        for node in nodes:
+            printed = self.own / f"{node.name}.out"
+            while "Ray runtime started" not in printed.read_text():
+                if node.processes[-1].poll() is not None:
+                    last = printed.read_text().strip().rpartition("\n")[2]
+                    raise NoClusterError(f"Ray's {node.name} does not start: {last}")
+                assert time.monotonic() < deadline, printed.read_text()
+                time.sleep(0.1)
+
+
+class Cluster(Started):
+    """Head and two nodes, started; see `Started`."""
+
+    def __init__(self, own: Path, nodes: list[Node]) -> None:
+        super().__init__(own, nodes)
         port = free_port(self.head.address)
         self.environment = {
             **os.environ,
@@ -116,12 +194,10 @@ class Cluster:
         }
         other = free_port("127.0.0.1")
         head = ("--head", f"--port={port}", f"--ray-client-server-port={other}")
-        self._start(self.head, *head, "--include-dashboard=0")
-        self._wait(self.head)
+        self.begin(lambda: self._start(self.head, *head, "--include-dashboard=0"))
         for node in self.others:
             self.join(node, wait=False)
-        for node in self.others:
-            self._wait(node)
+        self.wait(*self.others)
 
     def join(self, node: Node, *, wait: bool = True) -> None:
         """Start a node, also one that was cut off, on the same cable."""
@@ -131,59 +207,30 @@ class Cluster:
             assert succeeds("ip", "link", "set", node.wire, "up")
         self._start(node, "--address", self.environment["RAY_ADDRESS"])
         if wait:
-            self._wait(node)
+            self.wait(node)
 
-    def preempt(self, node: Node, seconds: int) -> None:
-        """Tell Ray that a node will be gone, as a cloud's notice does."""
-        ray = str(Path(sys.executable).with_name("ray"))
-        command = [ray, "drain-node", "--address", self.environment["RAY_ADDRESS"]]
-        command += ["--node-id", node.ray_id(), "--reason-message", "spot"]
-        command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION"]
-        command += ["--deadline-remaining-seconds", str(seconds)]
-        subprocess.run(command, env=self.environment, check=True, capture_output=True)
+    def preempt(self, node: Node, seconds: int) -> "subprocess.Popen[bytes]":
+        """Tell Ray that a node will be gone, as a cloud's notice does; returns the
+        script that does so there, which ends with the node or that time."""
+        # All nodes see the processes of all of them.
+        own = self.own / f"{node.name}-proc"
+        own.mkdir(exist_ok=True)
+        for pid in node.pids():
+            (own / str(pid)).symlink_to(f"/proc/{pid}")
+        command = ["cluster/notice.sh", str(seconds)]
+        if node.space:
+            command = ["ip", "netns", "exec", node.space, *command]
+        environment = {**self.environment, "PROC": str(own)}
+        return subprocess.Popen(command, cwd=ROOT, env=environment)
 
     def used(self) -> list[Node]:
         """Nodes but the head that have workers in training."""
         return [node for node in self.others if node.workers()]
 
     def _start(self, node: Node, *arguments: str) -> None:
-        folder = self.own / f"{node.name}{len(node.processes)}"
-        folder.mkdir()
         ray = str(Path(sys.executable).with_name("ray"))
-        sizes = [f"--num-cpus={CPUS}", "--object-store-memory=80000000"]
-        command = [ray, "start", "--block", *sizes, *arguments]
-        command += ["--node-ip-address", node.address]
-        if node.space:
-            # Each machine has its own /dev/shm, and its own folder of the head's name.
-            head = self.own / f"{self.head.name}0"
-            mounts = f"mount -t tmpfs tmpfs /dev/shm && mount -B {folder} {head}"
-            shell = ["sh", "-c", f'{mounts} && exec "$0" "$@"']
-            command = ["ip", "netns", "exec", node.space, *shell, *command]
-        else:
-            command.append(f"--temp-dir={folder}")
-        with (self.own / f"{node.name}.out").open("wb") as out:
-            process = subprocess.Popen(
-                command,
-                env={**self.environment, "GLOO_SOCKET_IFNAME": node.interface},
-                start_new_session=True,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-            )
-        node.processes.append(process)
-
-    def _wait(self, node: Node) -> None:
-        deadline = time.monotonic() + PATIENCE
-        printed = self.own / f"{node.name}.out"
-        while "Ray runtime started" not in printed.read_text():
-            if node.processes[-1].poll() is not None:
-                last = printed.read_text().strip().rpartition("\n")[2]
-                raise NoClusterError(f"Ray's {node.name} does not start: {last}")
-            assert time.monotonic() < deadline, printed.read_text()
-            time.sleep(0.1)
-
-    def close(self) -> None:
-        for node in reversed(self.nodes):
-            node.end()
+        command = [ray, "start", f"--num-cpus={CPUS}", *arguments]
+        self.launch(node, command, {"GLOO_SOCKET_IFNAME": node.interface})
 
 
 @contextmanager
@@ -223,17 +270,24 @@ def wired(count: int) -> Iterator[list[Node]]:
 
 
 @contextmanager
+def placed(count: int) -> Iterator[tuple[Path, list[Node]]]:
+    """A folder of their own, and nodes as `wired`, which end with it."""
+    with ExitStack() as stack:
+        # Processes may still write there when they are told to end.
+        made = tempfile.TemporaryDirectory(prefix="rrl", ignore_cleanup_errors=True)
+        own = Path(stack.enter_context(made))
+        nodes = stack.enter_context(wired(count))
+        for node in nodes:
+            stack.callback(node.end)
+        yield own, nodes
+
+
+@contextmanager
 def three_nodes() -> Iterator[Cluster]:
     """A cluster of three nodes.
 
     Raises:
         NoClusterError: Ray does not start them here.
     """
-    with ExitStack() as stack:
-        # Processes may still write there when they are told to end.
-        made = tempfile.TemporaryDirectory(prefix="rrl", ignore_cleanup_errors=True)
-        own = Path(stack.enter_context(made))
-        nodes = stack.enter_context(wired(2))
-        for node in nodes:
-            stack.callback(node.end)
+    with placed(2) as (own, nodes):
         yield Cluster(own, nodes)

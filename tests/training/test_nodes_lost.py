@@ -230,8 +230,9 @@ def test_zero_2_loses_a_worker_and_leaves_a_node_before_it_is_taken_away(
     going.further(4)
     assert going.again() <= AGAIN
     so_far = len(lines_of(going.log))
-    cluster.preempt(cluster.used()[0], seconds=60)
-    printed = going.to_its_end()
+    with cluster.preempt(cluster.used()[0], seconds=60) as notice:
+        printed = going.to_its_end()
+        notice.kill()
     (lost,) = gone_on_from(printed, "workers were lost")
     (left,) = gone_on_from(printed, "a node is about to be taken away")
     assert saved <= lost < left

@@ -35,6 +35,7 @@ class Ray:
 
     def stand_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("ray", reason="Ray is not installed")
+        monkeypatch.setattr("rrl_dist.training.cluster.check_head", lambda: None)
         monkeypatch.setattr("ray.init", self.init)
         monkeypatch.setattr("ray.shutdown", lambda: None)
         monkeypatch.setattr("ray.cluster_resources", lambda: self.resources)
