@@ -20,7 +20,7 @@ from rrl_dist.data.prepare import prepare_betons
 from rrl_dist.evaluate.comparison import Entry, compare, costs
 from rrl_dist.evaluate.identity import check_counts, evaluation_identity, tested_splits
 from rrl_dist.evaluate.images import Images as EvaluatedImages
-from rrl_dist.evaluate.leaderboard import leaderboard_entry
+from rrl_dist.evaluate.leaderboard import write_entry
 from rrl_dist.evaluate.rehearsal import rehearse_subject, some_images
 from rrl_dist.evaluate.source import Source
 from rrl_dist.evaluate.stage import is_done, picture_of, run_stage
@@ -286,9 +286,8 @@ class Experiment:
         write_json(self.folder / "results.json", results)
         for (_, task), entry in zip(found, results["arms"], strict=True):
             counts = next(self.images[p].counts for p in self.tasks if p.task == task)
-            told = leaderboard_entry(results, entry, images=counts.get("test", 0))
-            if told is not None:
-                write_json(self.folder / "leaderboard" / f"{entry}.json", told)
+            test, notify = counts.get("test", 0), self.display.notify
+            write_entry(self.folder, results, entry, images=test, notify=notify)
 
     def _device(self) -> str | None:
         """In words; as it was noted before where this time nothing had to run."""

@@ -50,6 +50,8 @@ def evaluate(
     stop_every: int = 256,
     unit_seconds: float = 30.0,
     keep_images: bool = False,
+    verdict: bool | str = "auto",
+    verdict_images: int = 64,
     watch: Callable[[Status], None] | None = None,
 ) -> dict[str, Any]:
     """Attack a classifier, shared out over workers; the same call goes on after a stop.
@@ -75,6 +77,9 @@ def evaluate(
         stop_every: samples between two looks at that.
         unit_seconds: that a worker's unit of work should take.
         keep_images: whether attacked images are kept, under `out`/images.
+        verdict: whether to tell if the attacks were led astray; "auto" where that adds
+            at most a fifth to the suite's passes. See docs/verdict.md.
+        verdict_images: how many images are measured for it.
         watch: told how far it is after each unit.
 
     Returns:
@@ -90,6 +95,8 @@ def evaluate(
         "stop_when": stop_when,
         "stop_every": stop_every,
         "unit_seconds": unit_seconds,
+        "verdict": verdict,
+        "verdict_images": verdict_images,
     }
     check_settings(asked)
     check_workers(workers, threads)

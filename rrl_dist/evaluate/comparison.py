@@ -7,7 +7,7 @@ from rrl_dist.training.build import build
 from rrl_dist.training.lineage import teachers
 
 Config = Mapping[str, Any]
-SCHEMA = 1
+SCHEMA = 2
 
 
 Entry = tuple[str, str | None]

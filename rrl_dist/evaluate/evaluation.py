@@ -33,6 +33,8 @@ from rrl_dist.evaluate.schedule import Cut, Schedule, Work
 from rrl_dist.evaluate.status import Status, status_of
 from rrl_dist.evaluate.subject import Models
 from rrl_dist.evaluate.summary import Stop, summarize
+from rrl_dist.evaluate.verdict.judge import told_lines
+from rrl_dist.evaluate.verdict.planned import judged, planned
 from rrl_dist.evaluate.vulnerability import told as told_of_information
 from rrl_dist.training.build import build
 from rrl_dist.training.cluster import places
@@ -67,7 +69,8 @@ class Evaluation:
     Args:
         job: see `Evaluator`; also `fingerprint` (all that the rows depend on),
             `has_encoder`, and of `evaluate`'s settings `gallery` (a number of images),
-            `unit_seconds`, `unit_atoms`, `stop_when`, `stop_every`.
+            `unit_seconds`, `unit_atoms`, `stop_when`, `stop_every`, and what
+            `planned` takes for a verdict.
         store: the evaluation's folder.
         cluster: as `training.cluster.session` yields it.
         models: makes the models, when the first worker needs them.
@@ -94,6 +97,9 @@ class Evaluation:
         images = chosen_images(job)
         self.samples, self.classes = len(images), len(images.classes)
         self.read = images.fingerprint
+        self.probing = planned(
+            job, self.suite, samples=self.samples, classes=self.classes
+        )
         chains = self.suite.chains
         self.ledger = Ledger(store, chains, images.index)
         self.schedule = Schedule(
@@ -128,6 +134,8 @@ class Evaluation:
         found: list[Task] = []
         if self.suite.estimation is not None:
             found += [WORST, NORMAL]
+        if self.probing is not None:
+            found.append(self.probing)
         if self.job["has_encoder"]:
             found.append(SURVEY)
         if int(self.job["gallery"]) > 0:
@@ -169,6 +177,8 @@ class Evaluation:
         spent = duration(60 * cost["device_minutes"], of="device-")
         notify(f"took {spent} in all attempts")
         results = self._summarize(stop)
+        for line in told_lines(results["verdict"]):
+            notify(line)
         if like_guessing(results["components"][CLEAN], self.classes):
             notify(_GUESSING.format(100 * results["components"][CLEAN]["value"]))
         return results
@@ -256,6 +266,7 @@ class Evaluation:
         if stop is not None:
             self.ledger.drawn = stop.worst.count
         results = summarize(self.ledger, self.suite, survey, self._information(), stop)
+        results["verdict"] = judged(self.probing, self.store, self.ledger, self.suite)
         self.ledger.write_samples()
         self.store.write_json("results.json", results)
         return results

@@ -1,12 +1,54 @@
 """A result as an entry of RobustBench's leaderboard (their model_info/*.json)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rrl_dist.core.errors import UserError
+from rrl_dist.core.storage import write_json
 
 _COMPONENT = "autoattack"
 _NORMS = {"linf": "Linf", "l2": "L2"}
+
+
+def write_entry(
+    folder: Path,
+    results: Mapping[str, Any],
+    arm: str,
+    *,
+    images: int,
+    notify: Callable[[str], None],
+) -> None:
+    """Leave an arm's entry as `leaderboard/ARM.json` in a run's folder, where it has a
+    place there; where the verdict is fail, a line says why there is none.
+
+    Args:
+        folder: of the run.
+        results, arm, images: see `leaderboard_entry`.
+        notify: told that line.
+
+    Raises:
+        UserError: the results are of another form.
+    """
+    file = folder / "leaderboard" / f"{arm}.json"
+    entry, why = _entry(results, arm, images), refusal(results, arm)
+    if why is not None:
+        file.unlink(missing_ok=True)  # of an evaluation without a verdict
+        if entry is not None:
+            notify(why)
+    elif entry is not None:
+        write_json(file, entry)
+
+
+def refusal(results: Mapping[str, Any], arm: str) -> str | None:
+    """Why a result must not be told to others as it is; None if nothing speaks against
+    it, or if it has no verdict."""
+    verdict = results.get("arms", {}).get(arm, {}).get("verdict")
+    if verdict is None or verdict["level"] != "fail":
+        return None
+    failed = [k for k, check in verdict["checks"].items() if check["level"] == "fail"]
+    reasons = ", ".join(name.replace("_", " ") for name in failed)
+    return f"{arm} has no leaderboard entry, its verdict is fail: {reasons}"
 
 
 def leaderboard_entry(
@@ -24,8 +66,16 @@ def leaderboard_entry(
         images: of the test split.
 
     Raises:
-        UserError: the results are of another form.
+        UserError: the results are of another form, or the verdict on them is fail.
     """
+    entry, why = _entry(results, arm, images), refusal(results, arm)
+    if entry is not None and why is not None:
+        raise UserError(f"{why}; docs/verdict.md tells what to run")
+    return entry
+
+
+def _entry(results: Mapping[str, Any], arm: str, images: int) -> dict[str, Any] | None:
+    """As `leaderboard_entry`, whatever the verdict."""
     try:
         own = results["arms"][arm]
         norm, eps = _NORMS.get(results["norm"]), float(results["eps"])

@@ -38,6 +38,7 @@ class Suite:
         corruptions: by component name, such as "gaussian_noise@3"; no part of the worst
             case.
         estimation: how the encoder's information about images is estimated, or None.
+        ball: the threat model.
     """
 
     attacks: Mapping[str, Attack | None]
@@ -48,6 +49,7 @@ class Suite:
     shown: str
     corruptions: Mapping[str, Corruption] = field(default_factory=dict)
     estimation: Estimation | None = None
+    ball: Ball | None = None
 
     @property
     def chains(self) -> list[Chain]:
@@ -124,6 +126,7 @@ def build_suite(
         shown=full[min(1, len(full) - 1)],
         corruptions=corruptions,
         estimation=None if estimation is None else build(estimation),
+        ball=widest,
     )
 
 
@@ -261,4 +264,16 @@ class Information:
         return f"information-{'worst' if self.attacked else 'normal'}.json"
 
 
-Task = Picture | Survey | Information
+@dataclass(frozen=True)
+class Probing:
+    """Measurements on the first `count` images, of which the verdict is made."""
+
+    count: int
+
+    @property
+    def file(self) -> str:
+        """Its numbers, in the evaluation's folder."""
+        return f"probes-{self.count}.json"
+
+
+Task = Picture | Survey | Information | Probing

@@ -26,12 +26,14 @@ from rrl_dist.evaluate.information import estimates
 from rrl_dist.evaluate.plan import (
     Information,
     Picture,
+    Probing,
     Survey,
     Task,
     build_suite,
 )
 from rrl_dist.evaluate.subject import Models
 from rrl_dist.evaluate.survey import of_features, of_weights
+from rrl_dist.evaluate.verdict.planned import prober_of
 from rrl_dist.models.encoder import Classifier
 from rrl_dist.training.build import build
 
@@ -120,6 +122,8 @@ class Evaluator:
                 self._survey(work)
             elif isinstance(work, Information):
                 self._inform(work)
+            elif isinstance(work, Probing):
+                self._probe(work)
             else:
                 right = self._attack(work)
         return Done(right, time.perf_counter() - begin, passes)
@@ -233,6 +237,11 @@ class Evaluator:
         h = torch.cat([part.cpu() for part in features])
         found = {**of_features(h), **of_weights(model, self.images.size)}
         self.store.write_json(survey.file, found)
+
+    def _probe(self, probing: Probing) -> None:
+        rows = self._read(np.arange(min(probing.count, len(self.images))))
+        prober = prober_of(self.suite, self.model, self.seed, self.micro_batch)
+        self.store.write_json(probing.file, prober.measure(*rows).as_dict())
 
     def _inform(self, task: Information) -> None:
         """Of any worker the same: nothing in it depends on how units are cut."""

@@ -85,6 +85,11 @@ def _seconds(name: str, value: Any) -> None:
         raise UserError(f"{name}={value}; set seconds above 0, such as 30")
 
 
+def _verdict(name: str, value: Any) -> None:
+    if not isinstance(value, bool) and value != "auto":
+        raise UserError(f"{name}={value}; set true, false or auto")
+
+
 def _rule(_: str, value: Any) -> None:
     parse_stop(str(value))
 
@@ -98,5 +103,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "rows": check_address,
     "verify_samples": _count,
     "gallery": _images,
+    "verdict": _verdict,
+    "verdict_images": _count,
 }
 _MAY_BE_NULL = ("limit", "unit_atoms", "stop_when", "rows")

@@ -16,7 +16,10 @@ from rrl_dist.evaluate.surrogates import load_models
 
 JOB = "job.json"
 # What an evaluation is asked for that its rows do not depend on.
-_ASKED = ("gallery", "stop_when", "stop_every", "keep_images", "rows")
+_ASKED = (
+    *("gallery", "stop_when", "stop_every", "keep_images", "rows"),
+    *("verdict", "verdict_images"),
+)
 Config = Mapping[str, Any]
 
 

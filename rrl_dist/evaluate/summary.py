@@ -26,7 +26,7 @@ from rrl_dist.evaluate.corruption import corruption_errors
 from rrl_dist.evaluate.grid import CLEAN
 from rrl_dist.evaluate.plan import Suite
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)

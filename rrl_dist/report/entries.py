@@ -29,13 +29,14 @@ class Entry:
     @property
     def method(self) -> str:
         """For a reader, with the task."""
-        return self.prefix + method(self.arms[0])
+        arm = self.arms[0]
+        return f"{self.prefix}{titled(arm.name, arm.objective)}{mark(self.arms)}"
 
     @property
     def method_alone(self) -> str:
         """For a reader, without the task."""
         arm = self.arms[0]
-        return self.prefix + titled(arm.arm, arm.objective)
+        return f"{self.prefix}{titled(arm.arm, arm.objective)}{mark(self.arms)}"
 
 
 def not_seeds(runs: Sequence[Run]) -> str | None:
@@ -69,8 +70,15 @@ def entries(runs: Sequence[Run]) -> list[Entry]:
 
 
 def method(arm: Arm) -> str:
-    """An arm's name, and its objective where the name does not hold it."""
-    return titled(arm.name, arm.objective)
+    """An arm's name, its objective where the name does not hold it, and its mark."""
+    return titled(arm.name, arm.objective) + mark([arm])
+
+
+def mark(arms: Sequence[Arm]) -> str:
+    """What stands behind the name of arms in tables and sentences: " [fail]" where that
+    is the verdict on one of them, " [suspect]" likewise, or nothing."""
+    levels = {arm.verdict.level for arm in arms if arm.verdict is not None}
+    return next((f" [{bad}]" for bad in ("fail", "suspect") if bad in levels), "")
 
 
 def titled(name: str, objective: str | None) -> str:

@@ -19,11 +19,12 @@ from rrl_dist.report.run import (
     Representation,
     Run,
     Step,
+    Verdict,
     Vulnerability,
 )
 from rrl_dist.report.settings import read_settings
 
-SCHEMA = 1
+SCHEMAS = (1, 2)  # the first has no verdict
 T = TypeVar("T")
 
 
@@ -36,10 +37,11 @@ def load_run(folder: Path) -> Run:
     results = _read(folder, "results.json")
     cost = _read(folder, "cost.json")
     found = results.get("schema")
-    if found != SCHEMA:
+    if found not in SCHEMAS:
         raise UserError(
             f"{folder / 'results.json'} has schema {found!r}, this version reads "
-            f"{SCHEMA}; evaluate the run again, or report with the version of the run"
+            f"{' and '.join(map(str, SCHEMAS))}; evaluate the run again, or report "
+            "with the version of the run"
         )
     with _complaints(folder):
         return replace(_run(results, cost), settings=read_settings(folder, results))
@@ -119,6 +121,7 @@ def _arm(name: str, arm: dict[str, Any], cost: dict[str, Any] | None) -> Arm:
             for name, entry in arm["components"].items()
             if "after" in entry
         },
+        verdict=_optional(_verdict, arm.get("verdict")),
     )
 
 
@@ -170,6 +173,18 @@ def _corruptions(entry: dict[str, Any]) -> Corruptions:
     return Corruptions(
         error=_mean(entry["error"]),
         kinds={name: _mean(kind["error"]) for name, kind in entry["kinds"].items()},
+    )
+
+
+def _verdict(entry: dict[str, Any]) -> Verdict:
+    level = str(entry["level"])
+    if level not in ("pass", "suspect", "fail"):
+        raise ValueError(f"{level} is no verdict")
+    bad = {n: c for n, c in entry["checks"].items() if c["level"] == level}
+    return Verdict(
+        level=level,
+        against={name: str(check["told"]) for name, check in bad.items()},
+        stronger={name: str(check["stronger"]) for name, check in bad.items()},
     )
 
 

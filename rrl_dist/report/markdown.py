@@ -19,6 +19,7 @@ from rrl_dist.report.seeds import lead_of_seeds, seeds_table
 from rrl_dist.report.tables import Table, attacked, escape, lead, robustness_table
 from rrl_dist.report.terms import as_json, compare_terms, terms_table
 from rrl_dist.report.transfers import transfer_table
+from rrl_dist.report.verdicts import noted
 from rrl_dist.report.vulnerability import vulnerability_table
 
 EACH_SEED, BOUND = "Each seed", "Bound on the adversarial loss"
@@ -102,13 +103,15 @@ def tables(runs: Sequence[Run], against: str | None) -> dict[str, Table]:
         "Corruptions": corruption_table(runs),
         BOUND: bound_table(runs),
     }
-    return found | {k: table for k, table in others.items() if table is not None}
+    found |= {k: table for k, table in others.items() if table is not None}
+    return {title: noted(table, runs) for title, table in found.items()}
 
 
 def _terms(runs: Sequence[Run], out_folder: Path, against: str) -> list[Path]:
     found = compare_terms(runs, against)
     page, numbers = out_folder / "terms.md", out_folder / "terms.json"
-    write_bytes(page, terms_table(found, runs, against).to_markdown().encode())
+    table = noted(terms_table(found, runs, against), runs)
+    write_bytes(page, table.to_markdown().encode())
     write_json(numbers, as_json(found, runs, against))
     return [page, numbers]
 
@@ -118,7 +121,7 @@ def _overview(runs: Sequence[Run], out_folder: Path) -> list[Path]:
     if found is None:
         return []
     page = out_folder / "overview.md"
-    write_bytes(page, found.to_markdown().encode())
+    write_bytes(page, noted(found, runs).to_markdown().encode())
     return [page]
 
 

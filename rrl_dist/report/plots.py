@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rrl_dist.core.errors import UserError
 from rrl_dist.report import labels
+from rrl_dist.report.entries import mark
 from rrl_dist.report.figures import PALE, drawing
 from rrl_dist.report.run import Arm, Run
 
@@ -44,7 +45,7 @@ def robustness_curve(run: Run, path: Path) -> None:
         _frame(axes, run, arms, scale)
         axes.legend(
             handles=lines,
-            labels=[textwrap.fill(arm.name, 22) for arm in arms],
+            labels=[textwrap.fill(arm.name + mark([arm]), 22) for arm in arms],
             loc="upper left",
             bbox_to_anchor=(1.03, 1.02),
             frameon=False,

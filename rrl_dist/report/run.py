@@ -124,6 +124,22 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """Whether gradients misled the attacks.
+
+    Attributes:
+        level: "pass", "suspect" or "fail".
+        against: by check of that level, what it has found, in words; of none that is
+            ok.
+        stronger: by the same, what to run.
+    """
+
+    level: str
+    against: Mapping[str, str]
+    stronger: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Arm:
     """One classifier of a run, evaluated on one task.
 
@@ -140,6 +156,7 @@ class Arm:
         distance, representation, vulnerability, corruptions: None where not measured.
         after: by component that is several attacks in turn, what each of them left
             right, in their order.
+        verdict: None where there is none.
     """
 
     name: str
@@ -158,6 +175,7 @@ class Arm:
     vulnerability: Vulnerability | None = None
     corruptions: Corruptions | None = None
     after: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True)

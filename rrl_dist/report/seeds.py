@@ -5,7 +5,7 @@ from functools import partial
 
 from rrl_dist.core.seeds import spread, t_interval
 from rrl_dist.report import labels
-from rrl_dist.report.entries import Entry, are_seeds, cell, entries
+from rrl_dist.report.entries import Entry, are_seeds, cell, entries, mark
 from rrl_dist.report.run import Arm, Run
 from rrl_dist.report.tables import Table, attacked, components_of, facts_of
 
@@ -75,17 +75,18 @@ def lead_of_seeds(runs: Sequence[Run]) -> str:
 def _lead(rows: Sequence[Entry], where: str, told: str) -> str:
     ranked = sorted(rows, key=lambda row: -spread(_worst(row)).mean)
     best = ranked[0]
-    name = best.arms[0].name
+    name = best.arms[0].name + mark(best.arms)
     if len(ranked) == 1:
         kept = labels.plus_minus(spread(_worst(best)), 1)
         return f"{name} keeps {kept} % {where}, {told}."
     other = ranked[1] if best is rows[0] else rows[0]
+    its = other.arms[0].name + mark(other.arms)
     pairs = zip(_worst(best), _worst(other), strict=True)
     found = t_interval([a - b for a, b in pairs])
     assert found.low is not None
     verdict = "" if found.low > 0 else ", so these seeds do not tell them apart"
     return (
-        f"{name} stands {found.mean:.1f} points above {other.arms[0].name} {where}, "
+        f"{name} stands {found.mean:.1f} points above {its} {where}, "
         f"{told}; 95 % t-interval [{found.low:.1f}, {found.high:.1f}]{verdict}."
     )
 

@@ -14,6 +14,7 @@ from rrl_dist.core.errors import UserError
 _APART = (
     *("name", "seed", "storage", "betons", "plan", "cluster"),
     *("data.root", "data.download", "evaluate.unit_atoms", "evaluate.gallery"),
+    *("evaluate.verdict", "evaluate.verdict_images"),
 )
 
 

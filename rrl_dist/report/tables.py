@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rrl_dist.core.aggregate import Proportion
 from rrl_dist.report import labels
-from rrl_dist.report.entries import method
+from rrl_dist.report.entries import mark, method
 from rrl_dist.report.run import Arm, Run
 
 _TEXT_WIDTH = 100
@@ -209,14 +209,16 @@ def lead(run: Run) -> str:
 def _lead(arms: Sequence[Arm], where: str) -> str:
     ranked = sorted(arms, key=lambda arm: -arm.worst.value)
     best = ranked[0]
+    name = best.name + mark([best])
     if len(ranked) == 1:
-        return f"{best.name} keeps {labels.percent(best.worst)} % {where}."
+        return f"{name} keeps {labels.percent(best.worst)} % {where}."
     other = ranked[1] if best is arms[0] else arms[0]
+    its = other.name + mark([other])
     points = f"{100 * (best.worst.value - other.worst.value):.1f}"
     if points == "0.0":
-        return f"{best.name} and {other.name} do not differ {where}."
+        return f"{name} and {its} do not differ {where}."
     if best.worst.low > other.worst.high:
         verdict = "the intervals do not overlap"
     else:
         verdict = "the intervals overlap, so this run does not tell them apart"
-    return f"{best.name} stands {points} points above {other.name} {where}; {verdict}."
+    return f"{name} stands {points} points above {its} {where}; {verdict}."

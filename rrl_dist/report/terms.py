@@ -10,7 +10,7 @@ from rrl_dist.core.errors import UserError
 from rrl_dist.core.seeds import Interval, spread, t_interval
 from rrl_dist.report import labels
 from rrl_dist.report.corruption import corruption_error, error_on, kinds_of
-from rrl_dist.report.entries import Number, not_seeds, titled, value_of
+from rrl_dist.report.entries import Number, mark, not_seeds, titled, value_of
 from rrl_dist.report.measures import (
     WHAT_MOVES,
     bound_gap,
@@ -172,7 +172,7 @@ def terms_table(terms: Sequence[Term], runs: Sequence[Run], against: str) -> Tab
         off, on = spread(term.off), spread(term.on)
         rows.append(
             (
-                titled(term.arm.arm, term.arm.objective),
+                titled(term.arm.arm, term.arm.objective) + _mark(runs, term.arm.name),
                 *([str(term.arm.task)] if tasks else []),
                 _title(term),
                 labels.plus_minus(off, places),
@@ -183,8 +183,14 @@ def terms_table(terms: Sequence[Term], runs: Sequence[Run], against: str) -> Tab
             )
         )
     first = ("method", "task", "measure") if tasks else ("method", "measure")
-    last = (f"off: {against}", "on", "difference", "ratio", "by seed")
+    off_mark = _mark(runs, *(a.name for a in runs[0].arms if a.arm == against))
+    last = (f"off: {against}{off_mark}", "on", "difference", "ratio", "by seed")
     return Table((*first, *last), tuple(rows), _caption(runs, against), len(first))
+
+
+def _mark(runs: Sequence[Run], *names: str) -> str:
+    """Of these arms under all seeds."""
+    return mark([arm for run in runs for arm in run.arms if arm.name in names])
 
 
 def _title(term: Term) -> str:

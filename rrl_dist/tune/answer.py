@@ -75,7 +75,10 @@ def answer_config(
         "arms": arms,
         "tasks": None,
         "suite": sweep.settings["answer"]["suite"],
-        "evaluate": {**whole["evaluate"], "split": "test", "gallery": 8},
+        "evaluate": {
+            **whole["evaluate"],
+            **{"split": "test", "gallery": 8, "verdict": "auto"},
+        },
     }
 
 

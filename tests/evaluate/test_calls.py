@@ -300,6 +300,7 @@ def test_two_workers_find_the_same(
 ) -> None:
     """The class is of this file, which workers know by the driver's own paths."""
     settings: dict[str, Any] = {"ball": BALL, "suite": SUITE, "threads": 1}
+    settings |= {"verdict": True, "verdict_images": 20}
     here = evaluate(net, data, out=tmp_path / "a", **settings)
     there = evaluate(net, data, out=tmp_path / "b", workers=2, **settings)
     assert there == here

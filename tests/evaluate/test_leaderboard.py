@@ -1,10 +1,12 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rrl_dist.core.aggregate import wilson
 from rrl_dist.core.errors import UserError
-from rrl_dist.evaluate.leaderboard import leaderboard_entry
+from rrl_dist.core.storage import read_json
+from rrl_dist.evaluate.leaderboard import leaderboard_entry, write_entry
 
 # The keys of RobustBench's own files, model_info/cifar10/Linf/*.json.
 KEYS = {
@@ -76,3 +78,32 @@ def test_what_has_no_place_there_has_no_entry(changes: dict[str, Any]) -> None:
 def test_results_of_another_form_are_told_of() -> None:
     with pytest.raises(UserError, match="the results of deacl lack 'norm'"):
         entry_of({"arms": {"deacl": {}}})
+
+
+def verdict(level: str) -> dict[str, Any]:
+    told = {"told": "the gradient is 0 at 60 of 60 right images", "stronger": "x"}
+    checks = {"zero_gradients": {"level": level, **told}}
+    return {"level": level, "images": 64, "checks": checks}
+
+
+def test_a_result_whose_verdict_is_fail_is_not_told_to_others(tmp_path: Path) -> None:
+    lines: list[str] = []
+    settings: dict[str, Any] = {"images": 10_000, "notify": lines.append}
+    file = tmp_path / "leaderboard" / "deacl.json"
+    for level in ("suspect", "pass"):
+        write_entry(tmp_path, results(verdict=verdict(level)), "deacl", **settings)
+        assert read_json(file) == entry_of(results())
+    assert lines == []
+    failed = results(verdict=verdict("fail"))
+    write_entry(tmp_path, failed, "deacl", **settings)
+    assert not file.exists()
+    assert lines == [
+        "deacl has no leaderboard entry, its verdict is fail: zero gradients"
+    ]
+    with pytest.raises(UserError, match=r"^deacl has no leaderboard entry"):
+        entry_of(failed)
+    # What had no place there needs no line.
+    elsewhere = results(verdict=verdict("fail"), norm="l1", eps=12.0)
+    write_entry(tmp_path, elsewhere, "deacl", **settings)
+    assert len(lines) == 1
+    assert entry_of(elsewhere) is None

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.records import Row, from_bytes, rows_of
+from rrl_dist.core.storage import read_json
 from rrl_dist.evaluate.source import Source
 from rrl_dist.evaluate.status import Status
 from rrl_dist.training.cluster import session
@@ -117,13 +118,15 @@ def test_rows_and_results_depend_on_neither_workers_nor_units(
 ) -> None:
     """All 359 test images: five whole atoms and one that is not. Pairs that have every
     number of workers, 0 for this process, and every size of units."""
-    job = job_of(classifier, "evaluate.limit=null", "evaluate.gallery=0")
+    judged = ("evaluate.verdict=true", "evaluate.verdict_images=20")
+    job = job_of(classifier, "evaluate.limit=null", "evaluate.gallery=0", *judged)
     job |= {"suite": {**job["suite"], "attacks": {"in_turn": IN_TURN}, "curve": None}}
     first, *others = [(0, 1), (0, 5), (1, 2), (2, 5), (3, 1), (3, 2)]
     for workers, atoms in (first, *others):
         where = {**cluster, "workers": workers} if workers else DEBUG
         run({**job, "unit_atoms": atoms}, tmp_path / f"{workers}-{atoms}", where)
     known = tmp_path / "0-1"
+    assert read_json(known / "results.json")["verdict"]["images"] == 20
     links = {file.parent.name for file in (known / "rows").rglob("*.parquet")}
     files = [sorted(p.name for p in (known / "rows" / n).iterdir()) for n in links]
     assert len(links) == 4

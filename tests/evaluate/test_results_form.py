@@ -23,6 +23,9 @@ NAMED = {
     "arms": "ARM",
     "tasks": "TASK",
     "sigmas": "LAYER",
+    "checks": "CHECK",
+    "figures": "FIGURE",
+    "thresholds": "THRESHOLD",
 }
 SHARE = {"value", "low", "high", "count"}
 BELOW = ("vulnerability.", "corruptions.")  # which have tables of their own
@@ -83,6 +86,8 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         threads=1,
         stop_when="half_width<0.4",
         stop_every=64,
+        verdict=True,
+        verdict_images=20,
     )
     assert found["stopped"] is not None
     return found

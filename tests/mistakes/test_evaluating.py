@@ -45,6 +45,12 @@ TOLD = [
         "evaluate.verify_samples=0",
         "set a whole number of at least 1",
     ),
+    (
+        "a verdict that is settled beforehand",
+        "evaluate",
+        "evaluate.verdict=pass",
+        "set true, false or auto",
+    ),
 ]
 
 

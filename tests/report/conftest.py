@@ -36,7 +36,7 @@ def make_results(*arms: str, eps: float = 0.05, norm: str = "linf") -> Results:
             "curve": [{"eps": eps * i / 2, **share(y)} for i, y in enumerate(fall)],
         }
     return {
-        "schema": 1,
+        "schema": 2,
         "name": "demo",
         "data": "digits",
         "split": "test",

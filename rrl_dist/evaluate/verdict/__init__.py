@@ -1,0 +1,1 @@
+"""Whether attacks were led astray by a classifier: pass, suspect or fail."""
