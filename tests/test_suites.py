@@ -3,13 +3,17 @@
 import torch
 from torch import nn
 
-from rrl_dist.attacks import FAB, Attack, Ball, FeatureAttack
+from rrl_dist.attacks import FAB, Attack, Ball, FeatureAttack, TangentAttack
+from rrl_dist.attacks.foolbox_attacks import FoolboxAttack
 from rrl_dist.attacks.margins import cross_entropy
 from rrl_dist.evaluate.plan import build_suite
 from rrl_dist.evaluate.vulnerability import vulnerability
 from rrl_dist.models.encoder import Classifier
 from rrl_dist.training.build import build
 from tests.composing import chosen, every, random_images, tiny_encoder
+
+# They minimize L2 distances, and make all of their queries.
+BY_DECISIONS = ("tangent", "hopskipjump", "boundary")
 
 
 @every("ball")
@@ -24,8 +28,12 @@ def test_ball(name: str) -> None:
 
 @every("attack")
 def test_attack(name: str) -> None:
-    config = chosen("attack", name)["probe"]["attack"]
-    attack: Attack = build({**config, "micro_batch": 4}, seed=0)
+    decisions = name in BY_DECISIONS
+    # Few queries do not lead near.
+    ball = ("ball=l2_05", "ball.eps=3") if decisions else ()
+    config = chosen("attack", name, *ball)["probe"]["attack"]
+    few = {"queries": 60} if decisions else {}
+    attack: Attack = build({**config, **few, "micro_batch": 4}, seed=0)
     x = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     model = Classifier(nn.Flatten(), nn.Linear(48, 2))
     nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(1))
@@ -38,7 +46,8 @@ def test_attack(name: str) -> None:
         return cross_entropy(model(images), y)
 
     higher = raised(x_adv) > raised(x)
-    if isinstance(attack, FAB):  # what it cannot break it gives back
+    # What these cannot break they give back.
+    if isinstance(attack, FAB | TangentAttack | FoolboxAttack):
         broken = model(x_adv).argmax(1) != y
         assert bool(broken.any())
         assert torch.equal(higher, broken)
@@ -53,7 +62,7 @@ def test_suite(name: str) -> None:
     config = chosen("suite", name)
     suite = build_suite(config["suite"], config["ball"], seed=0)
     assert suite.full[0] == "clean"
-    assert len(suite.full) > 1 or suite.corruptions
+    assert len(suite.full) > 1 or suite.corruptions or suite.search
     curve = [component for _, component in suite.curve]
     levels = [component for _, names in suite.levels for component in names]
     searches = {suite.search} - {None}

@@ -1,16 +1,19 @@
-"""AutoAttack and PGD as one call, for any model and without a configuration."""
+"""Attacks as one call, for any model and without a configuration."""
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Literal, overload
 
+import torch
 from torch import Tensor, nn
 
-from rrl_dist.attacks.balls import Ball
+from rrl_dist.attacks.balls import L2, Ball
 from rrl_dist.attacks.cascade import Stage
 from rrl_dist.attacks.checks import check_ball, check_device
 from rrl_dist.attacks.micro_batches import size_for
 from rrl_dist.attacks.projected_gradient import PGD
+from rrl_dist.attacks.tangent_attack import TangentAttack
 from rrl_dist.attacks.versions import AutoAttack
 
 
@@ -27,6 +30,23 @@ class Details:
     x_adv: Tensor
     robust: Tensor
     stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Distances:
+    """What `tangent` found.
+
+    Attributes:
+        x_adv: [N, ...] the nearest wrong images; the image itself where it is wrong
+            from the start, and where none was found.
+        distance: [N] Euclidean, in [0, 1] pixels; 0 for what is wrong from the start,
+            inf where none was found.
+        queries: [N] int64, forward passes.
+    """
+
+    x_adv: Tensor
+    distance: Tensor
+    queries: Tensor
 
 
 @overload
@@ -149,6 +169,50 @@ def pgd(
         micro_batch=size_for(batch_size, x.device),
     )
     return attack(model, x, y, index)
+
+
+def tangent(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    queries: int = 5000,
+    directions: int = 100,
+    precision: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 256,
+    index: Tensor | None = None,
+) -> Distances:
+    """How far images are from the nearest wrong one, by the model's answers alone.
+
+    Args:
+        model, x, y, seed, batch_size, index: see `autoattack`; x of any shape.
+        queries, directions, precision: see `TangentAttack`.
+
+    Returns:
+        images and distances, which are upper bounds.
+
+    Raises:
+        UserError: the inputs or the model's logits are not usable.
+    """
+    check_device(model, x)
+    _tell_mode(model)
+    # No image in [0, 1] is farther.
+    ball = L2(math.sqrt(max(math.prod(x.shape[1:]), 1)))
+    attack = TangentAttack(
+        ball=ball,
+        queries=queries,
+        directions=directions,
+        precision=precision,
+        seed=seed,
+        micro_batch=size_for(batch_size, x.device),
+    )
+    found = attack.run(model, x, y, index)
+    distance = ball.distance(found.x_adv, x)
+    # One query says that it is wrong from the start.
+    none = (distance == 0) & (found.queries > 1)
+    distance = torch.where(none, torch.inf, distance)
+    return Distances(found.x_adv, distance, found.queries)
 
 
 def _tell_mode(model: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from rrl_dist.core.randomness import uniform
+from rrl_dist.core.randomness import normal, uniform
 
 # Bits of a draw's place; a sample's id fills those below.
 _TRIAL, _STEP = 32, 40
@@ -34,3 +34,15 @@ def row_draws(
     """
     place = ids + (number << _TRIAL) + (step << _STEP)
     return uniform(seed, name, purpose, index=place, n=n)
+
+
+def row_normals(
+    seed: int,
+    name: str,
+    purpose: str,
+    ids: Tensor,
+    step: Tensor,
+    n: int,
+) -> Tensor:
+    """As `row_draws` of trial 0, [M, n] standard normal."""
+    return normal(seed, name, purpose, index=ids + (step << _STEP), n=n)

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from rrl_dist.attacks.cascade import Cascade
 from rrl_dist.attacks.result import Attack
 from rrl_dist.core.aggregate import (
@@ -14,7 +12,6 @@ from rrl_dist.core.aggregate import (
     Proportion,
     accuracy,
     accuracy_after,
-    mean_of,
     rounded,
     wilson,
 )
@@ -23,6 +20,7 @@ from rrl_dist.core.confidence import anytime
 from rrl_dist.core.stopping import StopRule
 from rrl_dist.evaluate.bound import bound_along
 from rrl_dist.evaluate.corruption import corruption_errors
+from rrl_dist.evaluate.distances import nearest
 from rrl_dist.evaluate.grid import CLEAN
 from rrl_dist.evaluate.plan import Suite
 
@@ -90,7 +88,7 @@ def summarize(
         "stopped": None if stop is None else _stopped(stop),
         "curve": [{"eps": eps, **numbers[name]} for eps, name in suite.curve],
         "bound": None if survey is None else _bound(rows, suite, survey),
-        "distance": _nearest(rows, suite),
+        "distance": _nearest(rows, suite, interval),
         "representation": None if survey is None else _representation(survey),
         "vulnerability": vulnerability,
         "corruptions": corruption_errors(rows, suite.corruptions),
@@ -131,24 +129,15 @@ def _bound(
     return bound_along(rows, suite.levels, clean=CLEAN, head_norm=norm, spread=unit)
 
 
-def _nearest(rows: Mapping[str, Columns], suite: Suite) -> dict[str, Any] | None:
-    """Mean distance to the nearest adversarial image that the search has found.
-
-    An image that is wrong itself is at distance 0; one that was never broken counts
-    with the largest radius tried, and is counted as censored.
-    """
+def _nearest(
+    rows: Mapping[str, Columns], suite: Suite, interval: Interval
+) -> dict[str, Any] | None:
+    """Of the search; it is no part of the worst case."""
     if suite.search is None:
         return None
-    attack, columns = suite.attacks[suite.search], rows[suite.search]
+    attack = suite.attacks[suite.search]
     assert attack is not None
-    ball = attack.ball
-    distance = np.where(columns.correct, ball.eps, columns.distance)
-    return {
-        "norm": ball.norm,
-        "radius": ball.eps,
-        **mean_of(distance.tolist()).as_dict(),
-        "censored": int(columns.correct.sum()),
-    }
+    return nearest(rows[suite.search], suite.search, attack.ball, interval)
 
 
 def _representation(survey: Mapping[str, Any]) -> dict[str, Any]:

@@ -143,6 +143,11 @@ def _distance(entry: dict[str, Any]) -> Distance:
         radius=float(entry["radius"]),
         mean=_mean(entry),
         censored=int(entry["censored"]),
+        attack=_optional(str, entry.get("attack")),
+        median=_optional(float, entry.get("median")),
+        curve=tuple(
+            Point(float(p["eps"]), _proportion(p)) for p in entry.get("curve", ())
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import write_bytes, write_json
 from rrl_dist.report.cascades import cascade_table
 from rrl_dist.report.corruption import corruption_table
+from rrl_dist.report.distances import distances_table
 from rrl_dist.report.entries import are_seeds
 from rrl_dist.report.gallery import gallery
 from rrl_dist.report.load import load_run
@@ -99,6 +100,7 @@ def tables(runs: Sequence[Run], against: str | None) -> dict[str, Table]:
         CASCADES: cascade_table(runs),
         TRANSFERS: transfer_table(runs),
         "Representation": measures_table(runs),
+        "Distances": distances_table(runs),
         "Representation vulnerability": vulnerability_table(runs),
         "Corruptions": corruption_table(runs),
         BOUND: bound_table(runs),

@@ -46,12 +46,18 @@ class Distance:
         radius: the largest tried; images that were not broken count with it.
         mean: over all images; those wrong from the start count 0.
         censored: how many were not broken.
+        attack: component that searched; None in results of earlier versions.
+        median: likewise.
+        curve: accuracy at each distance, by growing distance; empty likewise.
     """
 
     norm: str
     radius: float
     mean: Mean
     censored: int
+    attack: str | None = None
+    median: float | None = None
+    curve: tuple["Point", ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,19 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from rrl_dist.attacks import PGD, Attack, Ball, Linf
+from rrl_dist.attacks import L2, PGD, Attack, Ball, Linf
 from rrl_dist.models.encoder import Classifier
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def build(file: Path, ball: Ball, micro_batch: int) -> Attack:
+# They minimize L2 distances, and make all of their queries.
+BY_DECISIONS = ("tangent", "hopskipjump", "boundary")
+
+
+def build(file: Path, ball: Ball, micro_batch: int, **changes: int) -> Attack:
     # Partial: an argument of Hydra's own call would turn the ball into a dictionary.
-    attack = instantiate(OmegaConf.load(file), _partial_=True)
+    attack = instantiate({**OmegaConf.load(file), **changes}, _partial_=True)
     return attack(ball=ball, seed=0, micro_batch=micro_batch)
 
 
@@ -28,7 +32,9 @@ def test_every_ball_builds(file: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted((CONFIGS / "attack").glob("*.yaml")))
 def test_every_attack_builds_and_runs(file: Path) -> None:
-    attack = build(file, Linf(0.05), 4)
+    few = {"queries": 40} if file.stem in BY_DECISIONS else {}
+    ball = L2(0.05) if few else Linf(0.05)
+    attack = build(file, ball, 4, **few)
     model = Classifier(nn.Flatten(), nn.Linear(4, 4))  # as targeted losses need
     x = torch.full((3, 1, 2, 2), 0.5)
     attacked = attack.run(model, x, torch.zeros(3, dtype=torch.int64))

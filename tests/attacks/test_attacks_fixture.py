@@ -61,14 +61,12 @@ def network() -> nn.Module:
     return nn.Sequential(Normalized(), body).eval()
 
 
-@pytest.fixture(scope="module")
-def about() -> dict[str, Any]:
+def read_about() -> dict[str, Any]:
     found: dict[str, Any] = json.loads(ABOUT.read_text())
     return found
 
 
-@pytest.fixture(scope="module")
-def images(about: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def read_images(about: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """[256, 3, 32, 32] in [0, 1], and their labels."""
     files = [sample["file"] for sample in about["samples"]]
     pixels: dict[str, Tensor] = {}
@@ -82,6 +80,16 @@ def images(about: dict[str, Any]) -> tuple[Tensor, Tensor]:
     classes = about["architecture"]["classes"]
     labels = [classes.index(file.split("/")[1]) for file in files]
     return torch.stack([pixels[file] for file in files]), torch.tensor(labels)
+
+
+@pytest.fixture(scope="module")
+def about() -> dict[str, Any]:
+    return read_about()
+
+
+@pytest.fixture(scope="module")
+def images(about: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    return read_images(about)
 
 
 @pytest.fixture(scope="module")

@@ -126,6 +126,12 @@ def test_the_distance_is_a_mean_over_all_images(
     assert found.pop("norm") == "l2"
     assert found.pop("radius") == 4.0
     assert found.pop("censored") == int((~wrong).sum())
+    assert found.pop("attack") == SEARCH
+    assert found.pop("median") == pytest.approx(statistics.median(expected), rel=1e-4)
+    for point in found.pop("curve"):
+        left = sum(each > point["eps"] for each in far[wrong].tolist())
+        censored = int((~wrong).sum())
+        assert point["value"] == pytest.approx((left + censored) / LIMIT, abs=1e-6)
     assert found == mean(expected)
 
 
