@@ -28,6 +28,7 @@ from rrl_dist.attacks.margins import (
     targeted_dlr,
 )
 from rrl_dist.attacks.passes import Passes
+from rrl_dist.attacks.precision import PRECISIONS, check_precision
 from rrl_dist.attacks.result import Attacked
 from rrl_dist.attacks.sparse_climb import SparseClimb
 from rrl_dist.attacks.trial_attack import attack_in_trials
@@ -67,6 +68,7 @@ class APGD:
         eot: passes whose gradients and losses are averaged at each step, for models
             that draw at random (expectation over transformation, Athalye et al. 2018,
             arXiv:1802.00420); an image counts as wrong where most passes are.
+        precision: of the passes, see `rrl_dist.attacks.precision`.
 
     Raises:
         UserError: if a number is out of range.
@@ -81,8 +83,10 @@ class APGD:
     micro_batch: int
     in_turn: bool = False
     eot: int = 1
+    precision: str = PRECISIONS[0]
 
     def __post_init__(self) -> None:
+        check_precision(self.precision)
         check_counts(
             steps=self.steps,
             restarts=self.restarts,
@@ -118,7 +122,8 @@ class APGD:
     ) -> Attacked:
         """See `rrl_dist.attacks.result.Attack.run`."""
         packing = Packing(self.micro_batch, self.in_turn)
-        return attack_in_trials(self, model, (x, y, index), packing)
+        columns = (x, y, index)
+        return attack_in_trials(self, model, columns, packing, self.precision)
 
     def trials(self, classes: int) -> int:
         """Of each sample, with a model of so many classes."""

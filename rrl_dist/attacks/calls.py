@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from rrl_dist.attacks.balls import L2, Ball
-from rrl_dist.attacks.cascade import Stage
+from rrl_dist.attacks.cascade import Cascade, Stage
 from rrl_dist.attacks.checks import check_ball, check_device
 from rrl_dist.attacks.micro_batches import size_for
+from rrl_dist.attacks.precision import in_precision
 from rrl_dist.attacks.projected_gradient import PGD
 from rrl_dist.attacks.tangent_attack import TangentAttack
 from rrl_dist.attacks.versions import AutoAttack
@@ -61,6 +62,7 @@ def autoattack(
     batch_size: int = ...,
     index: Tensor | None = ...,
     in_turn: bool = ...,
+    precision: str = ...,
     details: Literal[False] = ...,
 ) -> Tensor: ...
 @overload
@@ -75,6 +77,7 @@ def autoattack(
     batch_size: int = ...,
     index: Tensor | None = ...,
     in_turn: bool = ...,
+    precision: str = ...,
     details: Literal[True],
 ) -> Details: ...
 def autoattack(
@@ -88,6 +91,7 @@ def autoattack(
     batch_size: int = 256,
     index: Tensor | None = None,
     in_turn: bool = False,
+    precision: str = "fp32",
     details: bool = False,
 ) -> Tensor | Details:
     """Attack images with AutoAttack.
@@ -105,6 +109,8 @@ def autoattack(
             is, so that what is found does not depend on it at all.
         index: [N] int64, which samples these are, for their draws; 0 to N - 1 if None.
         in_turn: the authors' schedule.
+        precision: of the attacks' passes, "fp32" or "bf16". Whether an image is right
+            or wrong is asked of the model itself all the same.
         details: whether to tell what each component did.
 
     Returns:
@@ -117,9 +123,10 @@ def autoattack(
     check_device(model, x)
     _tell_mode(model)
     size = size_for(batch_size, x.device)
-    attack = AutoAttack(
+    attack: Cascade = AutoAttack(
         version=version, ball=ball, seed=seed, micro_batch=size, in_turn=in_turn
     )
+    attack = in_precision(attack, precision)
     found, stages = attack.stages(model, x, y, index)
     if not details:
         return found.x_adv

@@ -19,6 +19,7 @@ from rrl_dist.attacks.classifier import Classifier, borrowed
 from rrl_dist.attacks.margins import misclassified
 from rrl_dist.attacks.micro_batches import in_micro_batches
 from rrl_dist.attacks.passes import Passes, counted
+from rrl_dist.attacks.precision import in_precision
 from rrl_dist.attacks.result import Attack, Attacked, Particular
 from rrl_dist.core.errors import UserError
 
@@ -84,6 +85,12 @@ class Cascade:
         by_name = {attack.name: attack for attack in self.attacks}
         other = copy(self)
         other.attacks = tuple(by_name[name] for name in names)
+        return other
+
+    def in_precision(self, precision: str) -> "Cascade":
+        """The same attacks with their passes in another precision."""
+        other = copy(self)
+        other.attacks = tuple(in_precision(each, precision) for each in self.attacks)
         return other
 
     def __call__(

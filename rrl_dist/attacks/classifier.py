@@ -13,7 +13,8 @@ from rrl_dist.attacks.checks import (
     check_no_probabilities,
 )
 from rrl_dist.attacks.margins import logit_margin, misclassified
-from rrl_dist.attacks.twin import faster
+from rrl_dist.attacks.micro_batches import in_micro_batches
+from rrl_dist.attacks.twin import faster, rougher
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.modes import evaluating, frozen
 
@@ -21,6 +22,8 @@ from rrl_dist.core.modes import evaluating, frozen
 # and at least some roundings of float32, as shares of the gap from the smallest to the
 # largest logit, or of the largest that was seen.
 DOUBT, LEAST_DOUBT = 8, 1e-6
+# Of a copy in bfloat16, which was seen to be this often as far off on images.
+ROUGH_DOUBT = 2
 
 
 class Classifier:
@@ -33,11 +36,13 @@ class Classifier:
 
     def __init__(self, model: nn.Module, size: int | None = None) -> None:
         self._model = model
-        self._size = size
+        self.size = size
         self._dtype = _half(model)
         # Of a copy: the model itself, and within which margin it is asked.
         self._original: Classifier | None = None
         self._doubt, self._scale = 0.0, 0.0
+        # Whether no claim of it is taken without asking.
+        self.is_rough = False
         self._nan: Tensor | None = None
         self._infinite: Tensor | None = None
 
@@ -48,7 +53,7 @@ class Classifier:
             UserError: if that is not what the model returns, or if the logits have no
                 graph although x has one.
         """
-        parts = torch.split(x, self._size or max(len(x), 1))
+        parts = torch.split(x, self.size or max(len(x), 1))
         answers = [check_logits(self._model(self._as_its(p)), len(p)) for p in parts]
         answers = [logits.float() for logits in answers]
         logits = answers[0] if len(answers) == 1 else torch.cat(answers)
@@ -79,29 +84,81 @@ class Classifier:
         self._infinite = infinite if held is None else held | infinite
         return logits
 
-    def wrong(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
-        """[N] bool, whether the answers at x: [N, ...] are wrong, given the logits
-        [N, K] of a call and labels [N]. A copy asks the model itself where rounding
-        could turn its answer."""
+    def wrong(
+        self, x: Tensor, logits: Tensor, y: Tensor, near: Tensor | None = None
+    ) -> Tensor:
+        """Whether the answers are wrong.
+
+        A copy asks the model itself where rounding could turn its answer. One in
+        bfloat16 asks a copy in float32 wherever it would say wrong, and, of rows
+        that are `near`, wherever it is in doubt; of others it is left to `doubted`.
+
+        Args:
+            x: [N, ...] images.
+            logits: [N, K] of a call.
+            y: [N] int64 labels.
+            near: [N] bool, the rows whose answer may be the outcome; None for all, with
+                no doubt to be cleared now. It counts in bfloat16 alone.
+
+        Returns:
+            [N] bool.
+        """
         answers = misclassified(logits, y)
         if self._original is None:
             return answers
-        size = (logits.amax(1) - logits.amin(1)).clamp_min(self._scale)
-        doubt = logit_margin(logits, y).abs() <= self._doubt * size
-        if not bool(doubt.any()):
+        if not self.is_rough:
+            asked = self.doubted(logits, y)
+        else:
+            asked = answers if near is None else near & self._or_doubted(logits, y)
+        if not bool(asked.any()):
             return answers
-        return torch.where(doubt, misclassified(self._original(x), y), answers)
+        return self._original.corrected(answers, x, y, asked)
 
-    def sooner(self, like: Tensor) -> "Classifier":
-        """One that answers the same sooner, for images as `like` [M, ...]; or this."""
-        shape = torch.Size([self._size or len(like), *like.shape[1:]])
+    def _or_doubted(self, logits: Tensor, y: Tensor) -> Tensor:
+        return misclassified(logits, y) | self.doubted(logits, y)
+
+    def doubted(self, logits: Tensor, y: Tensor) -> Tensor:
+        """[N, K] logits of a call, [N] labels -> [N] bool, where a copy may be mistaken
+        about what is wrong."""
+        size = (logits.amax(1) - logits.amin(1)).clamp_min(self._scale)
+        return logit_margin(logits, y).abs() <= self._doubt * size
+
+    def corrected(self, answers: Tensor, x: Tensor, y: Tensor, asked: Tensor) -> Tensor:
+        """[N] bool answers to x [N, ...], given anew for the rows `asked` [N] bool."""
+        rows = asked.nonzero()[:, 0]
+        size = self.size or len(x)
+        (found,) = in_micro_batches(self._judged, x[rows], y[rows], size=size)
+        return answers.index_copy(0, rows, found)
+
+    def _judged(self, x: Tensor, y: Tensor) -> tuple[Tensor]:
+        return (self.wrong(x, self(x), y),)
+
+    def sooner(self, like: Tensor, precision: str = "fp32") -> "Classifier":
+        """One that answers the same sooner, for images as `like` [M, ...]; or this. In
+        "bf16" one that answers nearly the same, where there is one."""
+        shape = torch.Size([self.size or len(like), *like.shape[1:]])
         twin = faster(self._model, shape, like.device)
-        if twin.module is self._model:
+        found = self
+        if twin.module is not self._model:
+            found = Classifier(twin.module, self.size)
+            found._original = self
+            found._doubt, found._scale = max(DOUBT * twin.off, LEAST_DOUBT), twin.scale
+        return found if precision == "fp32" else found._roughly(shape, like.device)
+
+    def _roughly(self, shape: torch.Size, device: torch.device) -> "Classifier":
+        twin = None if self._dtype else rougher(self._model, shape, device)
+        if twin is None:
             return self
-        found = Classifier(twin.module, self._size)
-        found._original = self
-        found._doubt, found._scale = max(DOUBT * twin.off, LEAST_DOUBT), twin.scale
+        found = Classifier(twin.module, self.size)
+        # Its weights are of no type that images must have.
+        found._dtype, found._original, found.is_rough = None, self, True
+        found._doubt, found._scale = ROUGH_DOUBT * twin.off, twin.scale
         return found
+
+    @property
+    def original(self) -> "Classifier":
+        """What a copy is of; itself if it is none."""
+        return self if self._original is None else self._original
 
     def verify(self) -> None:
         """To be called once at the end: reading a flag makes the host wait.

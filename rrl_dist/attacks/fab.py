@@ -26,6 +26,7 @@ from rrl_dist.attacks.hyperplane import DUAL_ORDER, Hyperplane
 from rrl_dist.attacks.margins import misclassified, ranked_class
 from rrl_dist.attacks.micro_batches import in_micro_batches
 from rrl_dist.attacks.passes import Passes
+from rrl_dist.attacks.precision import PRECISIONS, check_precision
 from rrl_dist.attacks.result import Attacked
 from rrl_dist.attacks.trial_attack import attack_in_trials
 from rrl_dist.attacks.trials import Packing, Samples
@@ -55,6 +56,7 @@ class FAB:
         seed: draws depend on (seed, name, trial, sample).
         micro_batch: images of every call of the model.
         in_turn: see `trials.Packing`.
+        precision: of the passes, see `rrl_dist.attacks.precision`.
 
     Raises:
         UserError: if a number is out of range, or the norm is none that it knows.
@@ -70,8 +72,10 @@ class FAB:
     seed: int
     micro_batch: int
     in_turn: bool = False
+    precision: str = PRECISIONS[0]
 
     def __post_init__(self) -> None:
+        check_precision(self.precision)
         check_counts(
             steps=self.steps,
             restarts=self.restarts,
@@ -107,7 +111,8 @@ class FAB:
     ) -> Attacked:
         """See `rrl_dist.attacks.result.Attack.run`."""
         packing = Packing(self.micro_batch, self.in_turn)
-        return attack_in_trials(self, model, (x, y, index), packing)
+        columns = (x, y, index)
+        return attack_in_trials(self, model, columns, packing, self.precision)
 
     def trials(self, classes: int) -> int:
         """Of each sample, with a model of so many classes; none without another."""
@@ -141,12 +146,12 @@ class FAB:
         """See `trials.Method`: a move over the boundary, and a step back if it led to a
         wrong image."""
         logits, plane = self._boundary(classifier, state)
-        wrong = classifier.wrong(state.x, logits, state.y)
+        wrong = self._wrong(classifier, state, logits)
         state = state.visited(logits, wrong, self.ball)
         state = state._replace(x=self._moved(plane, state))
         # Without a graph: most rows step back, to where another gradient is needed.
         logits = classifier(state.x)
-        wrong = classifier.wrong(state.x, logits, state.y)
+        wrong = self._wrong(classifier, state, logits)
         state = state.visited(logits, wrong, self.ball)
         back = as_column(wrong, state.x)
         nearer = state.center + self.beta * (state.x - state.center)
@@ -158,6 +163,14 @@ class FAB:
             steps=steps,
             done=steps > self.steps,
         )
+
+    def _wrong(self, classifier: Classifier, state: Approach, logits: Tensor) -> Tensor:
+        """[M] bool; of a rough copy it is certain only within the ball, where a wrong
+        image is the outcome."""
+        near = None
+        if classifier.is_rough:
+            near = self.ball.distance(state.x, state.center) <= self.ball.eps
+        return classifier.wrong(state.x, logits, state.y, near)
 
     def _inside(self, state: Approach) -> Tensor:
         """The point of the ball that is next to the nearest wrong image."""

@@ -19,6 +19,7 @@ from rrl_dist.attacks.classifier import Classifier
 from rrl_dist.attacks.draws import row_draws
 from rrl_dist.attacks.l1 import L1
 from rrl_dist.attacks.passes import Passes
+from rrl_dist.attacks.precision import PRECISIONS, check_precision
 from rrl_dist.attacks.result import Attacked
 from rrl_dist.attacks.square_l1 import L1Proposals
 from rrl_dist.attacks.square_l2 import L2Proposals
@@ -60,6 +61,7 @@ class Square:
         micro_batch: images of every call of the model.
         in_turn: see `trials.Packing`; a success ends a trial all the same, as in the
             authors' code.
+        precision: of the passes, see `rrl_dist.attacks.precision`.
 
     Raises:
         UserError: if a number is out of range, or the ball is of another norm.
@@ -73,8 +75,10 @@ class Square:
     seed: int
     micro_batch: int
     in_turn: bool = False
+    precision: str = PRECISIONS[0]
 
     def __post_init__(self) -> None:
+        check_precision(self.precision)
         check_counts(
             queries=self.queries,
             schedule=self.schedule,
@@ -102,7 +106,8 @@ class Square:
         """See `rrl_dist.attacks.result.Attack.run`; images are [N, C, H, W]."""
         self.check_shape(x)
         packing = Packing(self.micro_batch, self.in_turn)
-        return attack_in_trials(self, model, (x, y, index), packing)
+        columns = (x, y, index)
+        return attack_in_trials(self, model, columns, packing, self.precision)
 
     def check_shape(self, x: Tensor) -> None:
         """See `rrl_dist.attacks.result.Particular`."""

@@ -1,5 +1,10 @@
-"""An attack of trials as a whole: what is wrong already, then trials of the rest."""
+"""An attack of trials as a whole: what is wrong already, then trials of the rest.
 
+With passes in bfloat16 these are followed by a few in float32: of what stays right, the
+samples whose strongest image is so nearly wrong that bfloat16 cannot tell.
+"""
+
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -33,6 +38,7 @@ def attack_in_trials(
     model: nn.Module,
     columns: tuple[Tensor, Tensor, Tensor | None],
     packing: Packing,
+    precision: str,
 ) -> Attacked:
     """`Attack.run` of a method of trials.
 
@@ -43,6 +49,7 @@ def attack_in_trials(
         model: the model.
         columns: x, y and index, as `Attack.run` takes them.
         packing: how trials are put into micro-batches.
+        precision: of the passes, see `precision.PRECISIONS`.
     """
     x, y, given = columns
     index = torch.arange(len(x), device=x.device) if given is None else given
@@ -55,8 +62,11 @@ def attack_in_trials(
         alive = (~misclassified(logits, y)).nonzero()[:, 0]
         samples = Samples(x.detach(), y, index, logits).rows(alive)
         trials = method.trials(logits.shape[1])
-        called = classifier.sooner(x) if len(alive) else classifier
-        found = run_trials(method, called, samples, trials=trials, packing=packing)
+        called = classifier.sooner(x, precision) if len(alive) else classifier
+        run = partial(run_trials, method, trials=trials, packing=packing)
+        found = run(called, samples)
+        if called.is_rough:
+            found = _cleared(found, samples, called, run)
         called.verify()
     # A copy in one layout, whatever the caller's.
     x_adv, queries = (
@@ -66,6 +76,38 @@ def attack_in_trials(
     x_adv[alive] = found.x
     queries[alive] += found.queries
     return Attacked(x_adv, queries)
+
+
+def _cleared(
+    found: Outcome,
+    samples: Samples,
+    rough: Classifier,
+    run: Callable[[Classifier, Samples], Outcome],
+) -> Outcome:
+    """What a copy in bfloat16 leaves in doubt, tried again by the one in float32."""
+    fine = rough.original
+    ask = partial(_standing, fine, rough)
+    size = fine.size or len(found.x)
+    wrong, doubted = in_micro_batches(ask, found.x, samples.y, size=size)
+    wrong = found.wrong | wrong
+    rows = (doubted & ~wrong).nonzero()[:, 0]
+    again = run(fine, samples.rows(rows))
+    if fine.original is not fine:  # else whoever borrowed it does
+        fine.verify()
+    return Outcome(
+        found.x.index_copy(0, rows, again.x),
+        wrong.index_copy(0, rows, again.wrong),
+        found.queries.index_add(0, rows, again.queries),
+    )
+
+
+def _standing(
+    fine: Classifier, rough: Classifier, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Whether images are wrong, and whether so near to it that bfloat16 may be
+    mistaken."""
+    logits = fine(x)
+    return fine.wrong(x, logits, y), rough.doubted(logits, y)
 
 
 def run_trials(

@@ -1,13 +1,18 @@
 """A copy of a model that gives the same logits sooner.
 
-Batch norms are folded into convolutions, and convolutions keep their channels last. The
-copy is held against the model on images of noise; where it differs by more than
-rounding, or cannot be made, the model itself is used. What attacks give back are
-images: whether these are wrong is asked of the model itself.
+Batch norms are folded into convolutions, convolutions keep their channels last, and
+what follows one is written over its output. The copy is held against the model on
+images of noise; where it differs by more than rounding, or cannot be made, the model
+itself is used. What attacks give back are images: whether these are wrong is asked of
+the model itself.
+
+A rough copy calculates in bfloat16, and is that of the copy.
 """
 
 import copy
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,6 +23,10 @@ from rrl_dist.attacks.folding import fold
 from rrl_dist.core.randomness import uniform
 
 CLOSE = 1e-4  # share that rounding may change
+# The same of bfloat16, of logits and of gradients, where single elements differ most
+# since rectifiers near 0 turn. What is further off would lead astray.
+ROUGH, ROUGH_SLOPE = 0.05, 0.5
+Make = Callable[[nn.Module, Tensor], nn.Module]
 
 
 class Twin(NamedTuple):
@@ -35,6 +44,30 @@ class Twin(NamedTuple):
     scale: float
 
 
+class InBfloat16(nn.Module):
+    """A model whose convolutions and products of matrices are in bfloat16.
+
+    Args:
+        model: without parameter gradients; a copy, since its weights are rounded.
+        kind: of the device, such as "cpu".
+    """
+
+    def __init__(self, model: nn.Module, kind: str) -> None:
+        super().__init__()
+        self.model, self.kind = model, kind
+        for module in model.modules():
+            if type(module) in (nn.Conv2d, nn.Linear):
+                # Else each call would round them anew.
+                module.to(torch.bfloat16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [N, ...] -> logits [N, K] in float32."""
+        # Without the cache, which is for weights that are trained.
+        with torch.autocast(self.kind, torch.bfloat16, cache_enabled=False):
+            logits: Tensor = self.model(x)
+        return logits.float()
+
+
 def faster(model: nn.Module, shape: Size, device: torch.device) -> Twin:
     """The copy, or the model itself.
 
@@ -46,28 +79,75 @@ def faster(model: nn.Module, shape: Size, device: torch.device) -> Twin:
     has_any = any(type(module) is nn.Conv2d for module in model.modules())
     if not has_any or device.type != "cpu" or len(shape) != 4:
         return Twin(model, 0.0, 0.0)
-    # The same images for any caller: all take the copy or none does.
-    places = torch.arange(shape[0])
-    noise = uniform(0, "twin", index=places, n=math.prod(shape[1:])).reshape(shape)
+    for make in (_folded_over, _folded):
+        twin, offs, scale = _held(make, model, _noise(shape, device))
+        if max(offs) <= CLOSE:
+            return Twin(twin, max(offs), scale)
+    return Twin(model, 0.0, 0.0)
+
+
+def rougher(model: nn.Module, shape: Size, device: torch.device) -> Twin | None:
+    """The copy in bfloat16, its `off` of logits alone; None where there is none that is
+    close enough.
+
+    Args:
+        model: as for `faster`, or the copy that it gave.
+        shape, device: as for `faster`, on any device.
+    """
+    noise = _noise(shape, device)
+    # Of a model that draws at random or refuses its copy there is none either.
+    if max(_held(_same, model, noise)[1]) > CLOSE:
+        return None
+    rough, (off, slope), scale = _held(partial(_rough, kind=device.type), model, noise)
+    return Twin(rough, off, scale) if off <= ROUGH and slope <= ROUGH_SLOPE else None
+
+
+def _noise(shape: Size, device: torch.device) -> Tensor:
+    """The same images for any caller: all take the copy or none does."""
+    places = torch.arange(shape[0], device=device)
+    pixels = math.prod(shape[1:])
+    return uniform(0, "twin", index=places, n=pixels).reshape(shape)
+
+
+def _held(
+    make: Make, model: nn.Module, x: Tensor
+) -> tuple[nn.Module, tuple[float, float], float]:
+    """What is made of a model, how far its logits and gradients are off, endlessly if
+    it fails, and the largest logit."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
-            twin = _twin(model, noise)
+            twin = make(model, x)
+            expected, found = _answers(model, x), _answers(twin, x)
         except Exception:
             # A stranger's module may refuse to be copied, or read its layout. What is
             # wrong with the model itself is told when it is called.
-            return Twin(model, 0.0, 0.0)
-    return twin if twin.off <= CLOSE else Twin(model, 0.0, 0.0)
+            return model, (math.inf, math.inf), 0.0
+    logits, slope = (_off(*pair) for pair in zip(expected, found, strict=True))
+    return twin, (logits, slope), float(expected[0].abs().max())
 
 
-def _twin(model: nn.Module, x: Tensor) -> Twin:
+def _same(model: nn.Module, x: Tensor) -> nn.Module:
+    return copy.deepcopy(model)
+
+
+def _folded(model: nn.Module, x: Tensor) -> nn.Module:
     twin = copy.deepcopy(model)
     fold(twin, x)
-    twin = twin.to(memory_format=torch.channels_last)
-    expected, found = _answers(model, x), _answers(twin, x)
-    offs = [_off(*pair) for pair in zip(expected, found, strict=True)]
-    # A NaN is no small difference, and max passes over it.
-    off = max(offs) if all(map(math.isfinite, offs)) else math.inf
-    return Twin(twin, off, float(expected[0].abs().max()))
+    return twin.to(memory_format=torch.channels_last)
+
+
+def _folded_over(model: nn.Module, x: Tensor) -> nn.Module:
+    """With rectifiers that write over what they are given."""
+    twin = _folded(model, x)
+    for module in twin.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = True
+    return twin
+
+
+def _rough(model: nn.Module, x: Tensor, kind: str) -> nn.Module:
+    twin = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    return InBfloat16(twin, kind)
 
 
 def _answers(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,6 +167,8 @@ def _answers(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _off(expected: Tensor, found: Tensor) -> float:
-    """The largest difference, as a share of the largest magnitude."""
+    """The largest difference, as a share of the largest magnitude; inf for NaN, which
+    is no small difference, and which max may pass over."""
     largest = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
-    return float((found - expected).abs().max() / largest)
+    off = float((found - expected).abs().max() / largest)
+    return off if math.isfinite(off) else math.inf

@@ -1,5 +1,5 @@
 """`rrl bench tune`: sweeps against a grid and against random search, as JSON and a
-table."""
+table. `rrl bench attack` is in a file of its own."""
 
 import multiprocessing
 import os
@@ -9,6 +9,7 @@ from datetime import date
 from typing import Any
 
 from rrl_dist.cli.app import absolute_folders, identity, run_command, run_folder
+from rrl_dist.cli.bench_attack import bench_attack
 from rrl_dist.cli.progress import Terminal
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.run_directory import environment, open_run
@@ -16,7 +17,7 @@ from rrl_dist.core.storage import write_bytes, write_json
 from rrl_dist.report.tables import Table
 from rrl_dist.tune.bench import Bench, compare_searches, rows
 
-BENCHES = ("tune",)
+BENCHES = ("tune", "attack")
 
 
 def main() -> None:
@@ -30,7 +31,12 @@ def main() -> None:
         print(f"rrl bench: {told}", file=sys.stderr)
         sys.exit(2)
     del sys.argv[1]
-    run_command("bench", bench)
+    if what == "tune":
+        run_command("bench", bench)
+        return
+    if not any(word.startswith("name=") for word in sys.argv[1:]):
+        sys.argv.append("name=bench_attack")  # the one default that is another
+    run_command("bench", bench_attack)
 
 
 def bench(config: dict[str, Any], config_yaml: str) -> None:

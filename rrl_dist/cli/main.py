@@ -15,7 +15,7 @@ COMMANDS = {
     "evaluate": "attack a classifier",
     "doctor": "what is wrong here, or with --cluster on any node, and how to mend it",
     "report": "tables and pictures of finished runs",
-    "bench": "what a search of settings is worth",
+    "bench": "what a search of settings is worth, and how long AutoAttack takes",
     "submit": "a command as a job of a Ray cluster",
 }
 

@@ -11,6 +11,7 @@ from torch import nn
 from rrl_dist.attacks.balls import Ball
 from rrl_dist.attacks.cascade import Cascade
 from rrl_dist.attacks.micro_batches import call_size
+from rrl_dist.attacks.precision import PRECISIONS, in_precision
 from rrl_dist.attacks.result import Attack
 from rrl_dist.attacks.transfer import Transfer
 from rrl_dist.core.errors import UserError
@@ -76,7 +77,8 @@ def build_suite(
     """The attacks of a suite.
 
     Args:
-        config: `attacks` (configurations by name), `micro_batch`, and `curve`: None,
+        config: `attacks` (configurations by name), `micro_batch`, perhaps `precision`
+            of their passes, and `curve`: None,
             or an `attack` of those, `relative_eps`, shares of the ball's radius, and
             perhaps `also`, a list of more attacks at these radii. Perhaps `order`, see
             `in_order`, of attacks in turn. Perhaps `search`: an
@@ -94,7 +96,8 @@ def build_suite(
             a corruption that there is not.
     """
     size = call_size(device or torch.device("cpu"), config["micro_batch"])
-    make = partial(_make, size=size, seed=seed)
+    precision = str(config.get("precision", PRECISIONS[0]))
+    make = partial(_make, size=size, seed=seed, precision=precision)
     widest: Ball = build(ball)
     order = str(config.get("order", ORDERS[0]))
     at_full = {
@@ -130,9 +133,11 @@ def build_suite(
     )
 
 
-def _make(config: Mapping[str, Any], ball: Ball, *, size: int, seed: int) -> Attack:
+def _make(
+    config: Mapping[str, Any], ball: Ball, *, size: int, seed: int, precision: str
+) -> Attack:
     made: Attack = build(config, ball=ball, seed=seed, micro_batch=size)
-    return made
+    return in_precision(made, precision)
 
 
 def _at_full_radius(

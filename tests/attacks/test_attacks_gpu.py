@@ -39,6 +39,23 @@ def on(device: str, ball: Ball, model: nn.Module, data: Data) -> Tensor:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("ball", BALLS, ids=Ball.label)
+def test_bfloat16_breaks_what_float32_does_up_to_borders(
+    ball: Ball, model: nn.Module, unseen: Data
+) -> None:
+    x, y = (column[:64].cuda() for column in unseen)
+    model.cuda()
+    suites = (short(ball).in_precision(name) for name in ("fp32", "bf16"))
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        images = [suite(model, x, y) for suite in suites]
+        with torch.no_grad():
+            wrong = [misclassified(model(x_adv), y) for x_adv in images]
+    model.cpu()
+    assert all((ball.distance(i, x) <= ball.eps * (1 + 1e-6)).all() for i in images)
+    assert (wrong[0] != wrong[1]).sum() <= 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("ball", BALLS, ids=Ball.label)
 def test_on_a_gpu_the_same_images_are_broken_up_to_borders(
     ball: Ball, model: nn.Module, unseen: Data
 ) -> None:
