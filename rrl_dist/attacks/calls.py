@@ -185,7 +185,7 @@ def tangent(
     *,
     queries: int = 5000,
     directions: int = 100,
-    precision: float = 1.0,
+    tolerance: float = 1.0,
     seed: int = 0,
     batch_size: int = 256,
     index: Tensor | None = None,
@@ -194,7 +194,7 @@ def tangent(
 
     Args:
         model, x, y, seed, batch_size, index: see `autoattack`; x of any shape.
-        queries, directions, precision: see `TangentAttack`.
+        queries, directions, tolerance: see `TangentAttack`.
 
     Returns:
         images and distances, which are upper bounds.
@@ -210,7 +210,7 @@ def tangent(
         ball=ball,
         queries=queries,
         directions=directions,
-        precision=precision,
+        tolerance=tolerance,
         seed=seed,
         micro_batch=size_for(batch_size, x.device),
     )

@@ -61,8 +61,8 @@ class TangentAttack:
         queries: forward passes of a sample that is right, the clean image's included:
             all of them are made, 2 or more.
         directions: tried for the first normal; the t-th has sqrt(t) times as many.
-        precision: the way to the boundary is halved down to `precision` / D^1.5 of
-            itself for D numbers in an image, and directions are as long as `precision`
+        tolerance: the way to the boundary is halved down to `tolerance` / D^1.5 of
+            itself for D numbers in an image, and directions are as long as `tolerance`
             / D of the distance; HopSkipJump's gamma, > 0.
         seed: draws depend on (seed, name, sample, query).
         micro_batch: images of every call of the model.
@@ -74,15 +74,15 @@ class TangentAttack:
     ball: Ball
     queries: int
     directions: int
-    precision: float
+    tolerance: float
     seed: int
     micro_batch: int
 
     def __post_init__(self) -> None:
         check_decisions(self.name, self.ball, self.queries, self.micro_batch)
         check_counts(directions=self.directions)
-        if not 0 < self.precision < math.inf:
-            raise UserError(f"tangent has precision={self.precision}; set it above 0")
+        if not 0 < self.tolerance < math.inf:
+            raise UserError(f"tangent has tolerance={self.tolerance}; set it above 0")
 
     @property
     def name(self) -> str:
@@ -206,7 +206,7 @@ class TangentAttack:
 
     def _share(self, state: Border) -> float:
         """Of the way to a wrong image, within which its boundary point is told."""
-        return self.precision / math.pow(state.center[0].numel(), 1.5)
+        return self.tolerance / math.pow(state.center[0].numel(), 1.5)
 
     def _size(self, state: Border) -> Tensor:
         """[M] length of directions at the boundary point."""

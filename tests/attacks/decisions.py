@@ -22,7 +22,7 @@ COMMON: dict[str, Any] = {"ball": L2(1000.0), "seed": 0, "micro_batch": 16}
 
 def tangent(queries: int, **changes: Any) -> TangentAttack:
     """With the settings of its file."""
-    settings: dict[str, Any] = {**COMMON, "directions": 100, "precision": 1.0}
+    settings: dict[str, Any] = {**COMMON, "directions": 100, "tolerance": 1.0}
     return TangentAttack(**{**settings, "queries": queries, **changes})
 
 

@@ -157,7 +157,7 @@ def test_a_model_that_is_never_wrong_gives_the_images_back() -> None:
     [
         ({"queries": 1}, "queries=1"),
         ({"directions": 0}, "directions=0"),
-        ({"precision": 0.0}, "precision=0.0"),
+        ({"tolerance": 0.0}, "tolerance=0.0"),
         ({"micro_batch": 0}, "micro_batch=0"),
         ({"ball": Linf(0.1)}, "linf@0.1"),
     ],
