@@ -3,6 +3,7 @@
 Rauber et al. 2017, arXiv:1707.04131.
 """
 
+import math
 import warnings
 
 import pytest
@@ -43,8 +44,12 @@ def foolbox(
     return x_adv
 
 
+def right_at(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return model(x).argmax(1) == y
+
+
 def right(model: nn.Module, x: Tensor, y: Tensor) -> int:
-    return int((model(x).argmax(1) == y).sum())
+    return int(right_at(model, x, y).sum())
 
 
 @both_balls
@@ -72,7 +77,8 @@ def test_climbs_to_the_same_images_from_the_clean_ones(
 def test_leaves_as_many_images_as_foolbox(
     ball: Ball, seed: int, trained: nn.Module, unseen: Data
 ) -> None:
-    """By the last iterate, as foolbox, to two of 256, since starts differ. `pgd`
+    """By the last iterate, as foolbox, within three standard errors: starts differ,
+    and images that one start breaks and another does not are a coin's throws. `pgd`
     keeps the strongest of all iterates, and leaves no more than its last one does."""
     x, y = unseen
     settings = {"steps": 20, "relative_step": 0.25}
@@ -90,5 +96,7 @@ def test_leaves_as_many_images_as_foolbox(
     best, left, left_theirs = (right(trained, z, y) for z in (ours, last, theirs))
     print(ball.label(), "right", best, "by the last", left, "foolbox", left_theirs)
     assert left_theirs < right(trained, x, y) - 40
-    assert abs(left - left_theirs) <= 2
+    chance = int((right_at(trained, last, y) != right_at(trained, theirs, y)).sum())
+    assert chance <= 0.04 * len(x)
+    assert abs(left - left_theirs) <= 3 * math.sqrt(chance)
     assert best <= left
