@@ -1,5 +1,6 @@
 """The Square Attack next to its authors' code, at AutoAttack's schedule."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -63,16 +64,21 @@ def official(
         pytest.param(L1(1.0), 5000, marks=SOAK),
     ],
 )
-def test_is_at_most_two_images_weaker_than_the_authors_code(
+def test_is_no_weaker_than_the_authors_code(
     ball: Ball, queries: int, trained: nn.Module, unseen: Data
 ) -> None:
+    """Within three standard errors: images that one run's draws break and the other's
+    do not are a coin's throws."""
     x, y = unseen
     attack = square(ball, queries, schedule=SCHEDULE, size=128)
-    ours = (trained(attack(trained, x, y)).argmax(1) == y).sum()
+    ours = trained(attack(trained, x, y)).argmax(1) == y
     x_adv = official(trained, ball, queries).perturb(x, y)
-    theirs = (trained(x_adv).argmax(1) == y).sum()
-    assert theirs < (trained(x).argmax(1) == y).sum() - 5
-    assert ours <= theirs + 2
+    theirs = trained(x_adv).argmax(1) == y
+    assert theirs.sum() < (trained(x).argmax(1) == y).sum() - 5
+    chance = int((ours != theirs).sum())
+    print("right", int(ours.sum()), int(theirs.sum()), "by one alone", chance)
+    assert chance <= 0.12 * len(x)
+    assert ours.sum() - theirs.sum() <= 3 * math.sqrt(chance)
 
 
 def queries_taken(
