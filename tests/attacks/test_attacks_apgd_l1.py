@@ -14,6 +14,7 @@ from rrl_dist.attacks.l1 import project
 from rrl_dist.attacks.margins import cross_entropy
 from rrl_dist.attacks.sparse_climb import RADII, timetable
 from rrl_dist.core.randomness import normal
+from tests.longer import covering
 
 Data = tuple[Tensor, Tensor]
 
@@ -52,8 +53,7 @@ def test_walks_as_the_authors_code_from_one_start(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("eps", [1.5, 2.5])
-@pytest.mark.parametrize("loss", ["ce", "targeted-dlr"])
+@pytest.mark.parametrize(("loss", "eps"), covering(["ce", "targeted-dlr"], [1.5, 2.5]))
 def test_breaks_as_many_as_the_authors_code(
     eps: float, loss: str, trained: nn.Module, unseen: Data
 ) -> None:
