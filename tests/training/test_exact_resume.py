@@ -80,6 +80,7 @@ def equal(folder: Path, one: str, other: str) -> None:
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
 
 
+@pytest.mark.long
 def test_one_worker(folder: Path) -> None:
     whole(folder, "whole", "cluster=debug", "loader=memory")
     killed(folder, "memory", "cluster=debug", "loader=memory")
