@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from torch import nn
 
 from rrl_dist.cli.app import CONFIGS
+from rrl_dist.cli.bench import BENCHES
 from rrl_dist.cli.main import COMMANDS
 from rrl_dist.core.errors import UserError
 from rrl_dist.data.datasets import DataSource
@@ -44,6 +45,7 @@ from tests.composing import (
 from tests.gloo import run_workers
 from tests.longer import covering
 
+COMPOSED = {*COMMANDS, *BENCHES.values()}
 LARGE = 1_000_000  # parameters; a tiny model takes the steps of a larger one
 IMAGES = 50_000
 
@@ -59,10 +61,10 @@ def test_every_group_is_tested() -> None:
 
 
 def test_every_command_has_its_configuration() -> None:
-    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(COMMANDS)
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == COMPOSED
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS))
+@pytest.mark.parametrize("command", sorted(COMPOSED))
 def test_every_command_composes_and_refuses_an_unknown_key(command: str) -> None:
     compose(command)
     with pytest.raises(HydraException, match="unknown_key"):

@@ -19,6 +19,7 @@ from rrl_dist.attacks import Attack, Linf
 from rrl_dist.attacks.margins import cross_entropy
 from rrl_dist.cli.app import CONFIGS
 from rrl_dist.cli.arguments import jobs
+from rrl_dist.cli.bench import BENCHES
 from rrl_dist.cli.main import COMMANDS
 from rrl_dist.evaluate.plan import build_suite
 from rrl_dist.objectives.objective import Frozen
@@ -118,6 +119,8 @@ def test_every_command_composes(page: str) -> None:
         if name in ("COMMAND", "--help", "--version"):
             continue
         assert name in COMMANDS
+        if name == "bench":
+            name = BENCHES[words[0]]
         if "--config-dir" in words:  # what that folder holds is the reader's own
             words = words[: words.index("--config-dir")]
             own = ("experiment=", "sweep=")
@@ -157,7 +160,7 @@ def settings() -> set[str]:
     """Every group, and every setting of every file."""
     folders = [path for path in CONFIGS.rglob("*") if path.is_dir()]
     known = {path.relative_to(CONFIGS).as_posix() for path in folders}
-    for command in COMMANDS:
+    for command in {*COMMANDS, *BENCHES.values()}:
         known |= set(keys(compose(command)))
     for group in ("objective", "cluster", "strategy"):
         for name in names(group):

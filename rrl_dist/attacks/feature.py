@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from rrl_dist.attacks.ascent import ascend
 from rrl_dist.attacks.balls import Ball
-from rrl_dist.attacks.checks import check_counts, check_inputs
-from rrl_dist.attacks.classifier import borrowed
-from rrl_dist.attacks.micro_batches import in_micro_batches
+from rrl_dist.attacks.batch_attack import attack_in_batches, check_step
+from rrl_dist.attacks.checks import check_counts
+from rrl_dist.attacks.classifier import Classifier
 from rrl_dist.attacks.passes import Passes
 from rrl_dist.attacks.result import Attacked, Best
 from rrl_dist.core.errors import UserError
@@ -52,10 +52,7 @@ class FeatureAttack:
         check_counts(
             steps=self.steps, restarts=self.restarts, micro_batch=self.micro_batch
         )
-        if not self.relative_step > 0:
-            raise UserError(
-                f"feature attack has relative_step={self.relative_step}; set it > 0"
-            )
+        check_step("feature attack", self.relative_step)
 
     @property
     def name(self) -> str:
@@ -76,23 +73,25 @@ class FeatureAttack:
         Raises:
             UserError: also if the model has no encoder, or one that gives no features.
         """
-        index = torch.arange(len(x), device=x.device) if index is None else index
-        check_inputs(x, y, index)
-        if self.ball.eps == 0 or len(x) == 0:
-            return Attacked(x.detach().clone(), torch.zeros_like(y))
-        with borrowed(model):
-            features = _Features(model)
-            attack = partial(self._attack, features)
-            (x_adv,) = in_micro_batches(attack, x, index, size=self.micro_batch)
-            features.verify()
-        return Attacked(x_adv, torch.full_like(y, self.cost(0).forward))
+        features = _Features(model)
+        attack = partial(self._attack, features)
+        found = attack_in_batches(self, model, (x, y, index), attack)
+        features.verify()
+        return found
 
     def cost(self, classes: int) -> Passes:
         """See `rrl_dist.attacks.passes.Costed`."""
         forward = 1 + self.restarts * (self.steps + 1)
         return Passes(forward, self.restarts * self.steps)
 
-    def _attack(self, features: "_Features", x: Tensor, index: Tensor) -> tuple[Tensor]:
+    def _attack(
+        self,
+        features: "_Features",
+        _: Classifier,
+        x: Tensor,
+        y: Tensor,
+        index: Tensor,
+    ) -> tuple[Tensor]:
         """One micro-batch, all restarts."""
         h = features(x)
         none_wrong = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -119,17 +118,17 @@ class _Features:
     """Calls a model's encoder and remembers what was wrong with its features."""
 
     def __init__(self, model: nn.Module) -> None:
-        encoder = getattr(model, "encoder", None)
-        if not isinstance(encoder, nn.Module):
-            raise UserError(
-                f"{type(model).__name__} has no encoder, so no features to attack; "
-                "give an encoder with a head, as rrl has written it"
-            )
-        self._encoder = encoder
+        self._encoder = getattr(model, "encoder", None)
+        self._name = type(model).__name__
         self._nan: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """x: [N, ...] images -> [N, D] float32 features."""
+        if not isinstance(self._encoder, nn.Module):
+            raise UserError(
+                f"{self._name} has no encoder, so no features to attack; "
+                "give an encoder with a head, as rrl has written it"
+            )
         h = self._encoder(x)
         if not isinstance(h, Tensor) or h.ndim != 2 or len(h) != len(x):
             shaped = isinstance(h, Tensor)

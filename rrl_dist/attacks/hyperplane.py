@@ -6,7 +6,7 @@ brings its weight |w_i| times its path, and together they have to close the gap
 |<w, x> + b|. In Linf all elements move alike, in L2 in proportion to their weight, each
 until its room is used up; in L1 they use up their rooms one after another, the heaviest
 first. So what is closed grows piece by piece linearly, and the piece in which the gap
-ends is found by bisection.
+ends is looked for: by Newton's method, in L1 by bisection.
 """
 
 from collections.abc import Callable
@@ -71,23 +71,27 @@ def _l2_path(weight: Tensor, room: Tensor, gap: Tensor) -> Tensor:
 
 
 def _together(weight: Tensor, room: Tensor, gap: Tensor, pace: Tensor) -> Tensor:
-    """min(t * pace, room), with the time t at which the gap is closed."""
+    """min(t * pace, room), with the time t at which the gap is closed.
+
+    What is closed by a time is concave, so Newton's steps from 0 come nearer from
+    below, and end where the gap does: then one more changes nothing.
+    """
     tiny = torch.finfo(weight.dtype).tiny
     stop = room / pace.clamp_min(tiny)  # the time at which the room is used up
-    stops = stop.sort(dim=1).values
     whole, speed = weight * room, weight * pace
-
-    def closed(place: Tensor) -> Tensor:
-        time = stops.gather(1, place[:, None])
-        return torch.where(stop <= time, whole, speed * time).sum(1) >= gap
-
-    last = stops.gather(1, _first(closed, stops)[:, None])
-    before = stop < last
-    rest = gap - torch.where(before, whole, 0).sum(1)
-    left = torch.where(before, 0, speed).sum(1).clamp_min(tiny)
-    time = (rest / left).clamp_min(0)[:, None]
+    time = torch.zeros_like(gap)[:, None]
     # Beyond the last stop lies only a gap that cannot be closed.
-    return torch.minimum(torch.minimum(time, last) * pace, room)
+    last = stop.amax(1, keepdim=True)
+    for _ in range(weight.shape[1]):
+        used = stop <= time
+        rest = gap - torch.where(used, whole, 0).sum(1)
+        left = torch.where(used, 0, speed).sum(1).clamp_min(tiny)
+        later = torch.minimum((rest / left)[:, None], last)
+        if not bool((later > time).any()):
+            break
+        # Rounding must not lead back.
+        time = torch.maximum(time, later)
+    return torch.minimum(time * pace, room)
 
 
 def _l1_path(weight: Tensor, room: Tensor, gap: Tensor) -> Tensor:

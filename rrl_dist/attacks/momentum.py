@@ -5,17 +5,16 @@ length, so that a step follows what the way has in common and not the last gradi
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from rrl_dist.attacks.ascent import value_and_gradient
 from rrl_dist.attacks.balls import Ball, as_column
-from rrl_dist.attacks.checks import check_counts, check_inputs
-from rrl_dist.attacks.classifier import Classifier, borrowed
+from rrl_dist.attacks.batch_attack import attack_in_batches, check_step
+from rrl_dist.attacks.checks import check_counts
+from rrl_dist.attacks.classifier import Classifier
 from rrl_dist.attacks.margins import cross_entropy, misclassified
-from rrl_dist.attacks.micro_batches import in_micro_batches
 from rrl_dist.attacks.passes import Passes
 from rrl_dist.attacks.result import Attacked, Best
 from rrl_dist.core.errors import UserError
@@ -54,10 +53,7 @@ class MIFGSM:
 
     def __post_init__(self) -> None:
         check_counts(steps=self.steps, micro_batch=self.micro_batch)
-        if not self.relative_step > 0:
-            raise UserError(
-                f"mi-fgsm has relative_step={self.relative_step}; set it > 0"
-            )
+        check_step("mi-fgsm", self.relative_step)
         if not 0 <= self.decay < torch.inf:
             raise UserError(f"mi-fgsm has decay={self.decay}; set it >= 0, as 1.0")
 
@@ -76,14 +72,7 @@ class MIFGSM:
         self, model: nn.Module, x: Tensor, y: Tensor, index: Tensor | None = None
     ) -> Attacked:
         """See `rrl_dist.attacks.result.Attack.run`."""
-        index = torch.arange(len(x), device=x.device) if index is None else index
-        check_inputs(x, y, index)
-        if self.ball.eps == 0 or len(x) == 0:
-            return Attacked(x.detach().clone(), torch.zeros_like(y))
-        with borrowed(model) as classifier:
-            attack = partial(self._attack, classifier)
-            (x_adv,) = in_micro_batches(attack, x, y, index, size=self.micro_batch)
-        return Attacked(x_adv, torch.full_like(y, self.cost(0).forward))
+        return attack_in_batches(self, model, (x, y, index), self._attack)
 
     def cost(self, classes: int) -> Passes:
         """See `rrl_dist.attacks.passes.Costed`."""

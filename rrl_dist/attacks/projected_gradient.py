@@ -4,17 +4,15 @@ Madry et al. 2018, arXiv:1706.06083.
 """
 
 from dataclasses import dataclass
-from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from rrl_dist.attacks.ascent import ascend
 from rrl_dist.attacks.balls import Ball
-from rrl_dist.attacks.checks import check_counts, check_inputs
-from rrl_dist.attacks.classifier import Classifier, borrowed
+from rrl_dist.attacks.batch_attack import attack_in_batches, check_step
+from rrl_dist.attacks.checks import check_counts
+from rrl_dist.attacks.classifier import Classifier
 from rrl_dist.attacks.margins import cross_entropy, misclassified
-from rrl_dist.attacks.micro_batches import in_micro_batches
 from rrl_dist.attacks.passes import Passes
 from rrl_dist.attacks.result import Attacked, Best
 from rrl_dist.core.errors import UserError
@@ -56,8 +54,7 @@ class PGD:
         check_counts(
             steps=self.steps, restarts=self.restarts, micro_batch=self.micro_batch
         )
-        if not self.relative_step > 0:
-            raise UserError(f"pgd has relative_step={self.relative_step}; set it > 0")
+        check_step("pgd", self.relative_step)
         if self.restarts > 1 and not self.random_start:
             raise UserError(
                 f"pgd has {self.restarts} restarts that all start at the clean image; "
@@ -79,14 +76,7 @@ class PGD:
         self, model: nn.Module, x: Tensor, y: Tensor, index: Tensor | None = None
     ) -> Attacked:
         """See `rrl_dist.attacks.result.Attack.run`."""
-        index = torch.arange(len(x), device=x.device) if index is None else index
-        check_inputs(x, y, index)
-        if self.ball.eps == 0 or len(x) == 0:
-            return Attacked(x.detach().clone(), torch.zeros_like(y))
-        with borrowed(model) as classifier:
-            attack = partial(self._attack, classifier)
-            (x_adv,) = in_micro_batches(attack, x, y, index, size=self.micro_batch)
-        return Attacked(x_adv, torch.full_like(y, self.cost(0).forward))
+        return attack_in_batches(self, model, (x, y, index), self._attack)
 
     def cost(self, classes: int) -> Passes:
         """See `rrl_dist.attacks.passes.Costed`."""

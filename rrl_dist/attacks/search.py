@@ -11,7 +11,6 @@ the clipped image lies.
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 
 from rrl_dist.attacks.ascent import value_and_gradient
 from rrl_dist.attacks.balls import Ball, as_column
-from rrl_dist.attacks.checks import check_counts, check_inputs
-from rrl_dist.attacks.classifier import Classifier, borrowed
+from rrl_dist.attacks.batch_attack import attack_in_batches
+from rrl_dist.attacks.checks import check_counts
+from rrl_dist.attacks.classifier import Classifier
 from rrl_dist.attacks.margins import logit_margin, misclassified
-from rrl_dist.attacks.micro_batches import in_micro_batches
 from rrl_dist.attacks.passes import Passes
 from rrl_dist.attacks.result import Attacked
 from rrl_dist.core.errors import UserError
@@ -110,14 +109,7 @@ class Search:
         self, model: nn.Module, x: Tensor, y: Tensor, index: Tensor | None = None
     ) -> Attacked:
         """See `rrl_dist.attacks.result.Attack.run`."""
-        index = torch.arange(len(x), device=x.device) if index is None else index
-        check_inputs(x, y, index)
-        if self.ball.eps == 0 or len(x) == 0:
-            return Attacked(x.detach().clone(), torch.zeros_like(y))
-        with borrowed(model) as classifier:
-            search = partial(self._search, classifier)
-            (x_adv,) = in_micro_batches(search, x, y, index, size=self.micro_batch)
-        return Attacked(x_adv, torch.full_like(y, self.cost(0).forward))
+        return attack_in_batches(self, model, (x, y, index), self._search)
 
     def cost(self, classes: int) -> Passes:
         """See `rrl_dist.attacks.passes.Costed`."""

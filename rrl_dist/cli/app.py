@@ -56,13 +56,18 @@ def run_command(name: str, command: Command) -> None:
         _refuse(name, error)
     except KeyboardInterrupt as stopped:
         told = str(stopped) or "stopped"
-        print(f"rrl {name}: {told}; the same command goes on", file=sys.stderr)
+        print(f"{_said(name)}: {told}; the same command goes on", file=sys.stderr)
         sys.exit(130)
 
 
 def _refuse(name: str, error: Exception) -> NoReturn:
-    print(f"rrl {name}: {error}", file=sys.stderr)
+    print(f"{_said(name)}: {error}", file=sys.stderr)
     sys.exit(2)
+
+
+def _said(name: str) -> str:
+    """The command of a configuration, such as "rrl bench attack"."""
+    return f"rrl {name.replace('_', ' ')}"
 
 
 def _resolved(name: str, config: DictConfig) -> tuple[dict[str, Any], str]:

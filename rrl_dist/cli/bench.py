@@ -17,26 +17,22 @@ from rrl_dist.core.storage import write_bytes, write_json
 from rrl_dist.report.tables import Table
 from rrl_dist.tune.bench import Bench, compare_searches, rows
 
-BENCHES = ("tune", "attack")
+# By word, the name of its configuration.
+BENCHES = {"tune": "bench", "attack": "bench_attack"}
 
 
 def main() -> None:
     """Entry point: `rrl bench WHAT key=value`."""
     what = sys.argv[1] if len(sys.argv) > 1 else ""
     if what in ("-h", "--help", "--cfg"):
-        run_command("bench", bench)
+        run_command(BENCHES["tune"], bench)
         return
     if what not in BENCHES:
         told = f"there is no bench {what}; choose rrl bench {'|'.join(BENCHES)}"
         print(f"rrl bench: {told}", file=sys.stderr)
         sys.exit(2)
     del sys.argv[1]
-    if what == "tune":
-        run_command("bench", bench)
-        return
-    if not any(word.startswith("name=") for word in sys.argv[1:]):
-        sys.argv.append("name=bench_attack")  # the one default that is another
-    run_command("bench", bench_attack)
+    run_command(BENCHES[what], bench if what == "tune" else bench_attack)
 
 
 def bench(config: dict[str, Any], config_yaml: str) -> None:

@@ -74,13 +74,14 @@ def collect(root: Path, leave_out: Sequence[str], limit: float) -> Parcel:
 
     Raises:
         UserError: there is more, or nothing; the folder is one of many things; git
-            cannot tell what it ignores; a name cannot be sent.
+            cannot tell what it ignores; a name cannot be sent, or a file not be read.
     """
     check_folder(root)
     sent, unsent = _sorted_out(root, listed(root, leave_out))
     if not sent:
         raise UserError(f"{root} has nothing to send; start where the code is")
     _check_names(sent)
+    _check_readable(root, sent)
     sizes = {name: (root / name).stat().st_size for name in sent}
     parcel = Parcel(root, sizes, unsent)
     if parcel.size > limit * MB:
@@ -148,6 +149,16 @@ def _check_names(names: Sequence[str]) -> None:
                 f"the name of {_plain(name)} is not UTF-8; rename the file, or add "
                 "it to upload.leave_out, with ? for what is not"
             ) from None
+
+
+def _check_readable(root: Path, names: Sequence[str]) -> None:
+    effective = os.access in os.supports_effective_ids
+    for name in names:
+        if not os.access(root / name, os.R_OK, effective_ids=effective):
+            raise UserError(
+                f"you may not read {_plain(name)}; change its mode, or add it to "
+                "upload.leave_out"
+            )
 
 
 def _plain(name: str) -> str:

@@ -3,7 +3,9 @@ two in network namespaces with folders of their own."""
 
 import json
 import os
+import re
 import secrets
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -65,13 +67,33 @@ class ByHand(Started):
             wait: until it has joined.
         """
         node.end()
-        self._start(node, "worker", self.head.address, "--num-cpus=1", hide=hide)
+        self._start(node, "worker HEAD", "--num-cpus=1", hide=hide)
         if wait:
             self.wait(node)
 
-    def _start(self, node: Node, *arguments: str, hide: Sequence[str] = ()) -> None:
+    def _start(
+        self, node: Node, role: str, *options: str, hide: Sequence[str] = ()
+    ) -> None:
+        command = self.said(f"cluster/node.sh {role}", HEAD=self.head.address)
         variables = {"NODE_PORT": str(self.port), "NODE_INTERFACE": node.interface}
-        self.launch(node, ["cluster/node.sh", *arguments], variables, hide)
+        self.launch(node, [*command, *options], variables, hide)
+
+    def said(self, start: str, **other: str) -> list[str]:
+        """The one command of the page that starts so, with this cluster's places.
+
+        Args:
+            start: its first words.
+            other: by a word of it, or the name of a `name=value`, what stands there
+                instead; nothing for an empty one.
+        """
+        (command,) = (each for each in commands() if f"{each} ".startswith(f"{start} "))
+        places = {"/shared": str(self.own), "http://127.0.0.1:8265": self.dashboard}
+        for place, own in places.items():
+            command = command.replace(place, own)
+        words = [
+            other.get(word.partition("=")[0], word) for word in shlex.split(command)
+        ]
+        return [word for word in words if word]
 
     def run(
         self, *command: str, cwd: Path = ROOT, **variables: str | None
@@ -99,6 +121,15 @@ class ByHand(Started):
         asked = Request(f"{self.dashboard}/api/jobs/{job}", headers=headers)
         with urlopen(asked) as answer:
             return json.load(answer)
+
+
+def commands() -> list[str]:
+    """Those of cluster/README.md's blocks, one line each, without comments."""
+    page = (ROOT / "cluster/README.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    joined = "".join(blocks).replace("\\\n", " ")
+    lines = (re.sub(r"\s#.*", "", line) for line in joined.splitlines())
+    return [" ".join(line.split()) for line in lines if line.strip()]
 
 
 def until(found: Callable[[], object], about: Callable[[], object]) -> None:

@@ -59,7 +59,8 @@ def cluster() -> Iterator[ByHand]:
 
 
 def places(cluster: ByHand) -> list[str]:
-    return [f"{k}={cluster.own / k}" for k in ("storage", "betons")]
+    """Those of the page."""
+    return [f"storage={cluster.own}/runs", f"betons={cluster.own}/betons"]
 
 
 def one_line(done: Done) -> str:
@@ -69,23 +70,20 @@ def one_line(done: Done) -> str:
     return line
 
 
-def test_the_page_starts_it_so() -> None:
-    page = (ROOT / "cluster/README.md").read_text()
-    assert re.search(r"^cluster/node.sh head ", page, re.MULTILINE)
-    assert re.search(r"^cluster/node.sh worker HEAD ", page, re.MULTILINE)
-
-
 def test_a_job_of_rays_own_command_ends_with_the_table(cluster: ByHand) -> None:
-    words = ["run", *SMALL, *places(cluster), "cluster=auto", "name=plain"]
-    done = cluster.run("ray", "job", "submit", "--", "rrl", *words)
+    command = cluster.said(
+        ".venv/bin/ray job submit",
+        **{"experiment": "name=plain", "cluster.workers": "", "data.root": ""},
+    )
+    done = cluster.run(*command, *SMALL)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^ simclr \(SimCLR\) +SmallCNN +\d", done.stdout, re.MULTILINE)
-    assert (cluster.own / "storage/plain/report.md").is_file()
+    assert (cluster.own / "runs/plain/report.md").is_file()
 
 
 def saved(cluster: ByHand) -> int:
     """The newest step of the long run that is saved."""
-    stages = cluster.own.glob("storage/long/stages/*")
+    stages = cluster.own.glob("runs/long/stages/*")
     return max((newest_step(stage) or 0 for stage in stages), default=0)
 
 
@@ -144,9 +142,14 @@ def test_a_submitted_job_is_lost_and_stopped_and_goes_on_by_its_name(
 def test_a_job_that_fails_ends_as_it_does_where_there_is_a_cpu_for_it(
     cluster: ByHand,
 ) -> None:
-    words = ["run", *SMALL, *places(cluster), "data=cifar10", "data.root=/nowhere"]
-    submit = ["rrl", "submit", "job=failed", "entry.cpus=1"]
-    done = cluster.run(*submit, *words, "name=failed")
+    command = cluster.said(
+        ".venv/bin/rrl submit run",
+        **{"experiment": "", "cluster.workers": "", "cluster.min_workers": ""},
+        **{"data.root": "data.root=/nowhere"},
+    )
+    submit, words = command[:2], command[2:]
+    words += [*SMALL, "data=cifar10", "name=failed"]
+    done = cluster.run(*submit, "job=failed", "entry.cpus=1", *words)
     assert done.returncode == 2, done.stdout + done.stderr
     told = [line for line in done.stdout.splitlines() if line.startswith("rrl run:")]
     assert len(told) == 1
@@ -201,9 +204,12 @@ def pictures(root: Path) -> Path:
 
 def doctor(cluster: ByHand, images: Path, *more: str) -> Done:
     """On the head, which is told where the cluster is by Ray's own files there."""
-    words = ["data=imagefolder", f"data.root={images}", *places(cluster), *more]
+    command = cluster.said(
+        ".venv/bin/rrl doctor",
+        **{"data": "data=imagefolder", "data.root": f"data.root={images}"},
+    )
     address = f"{cluster.head.address}:{cluster.port}"
-    return cluster.run("rrl", "doctor", "--cluster", *words, RAY_ADDRESS=address)
+    return cluster.run(*command, *more, RAY_ADDRESS=address)
 
 
 def rows(done: Done, check: str) -> list[str]:

@@ -1,7 +1,11 @@
 """What is sent with a job."""
 
+import os
 import subprocess
+import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -144,3 +148,30 @@ def test_a_pattern_holds_for_all_that_lies_below(
     else:
         with pytest.raises(UserError):
             collect(root, patterns, 1)
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Who may read everything may not for a while."""
+    own = os.geteuid()
+    if own == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(own)
+
+
+def test_a_file_that_may_not_be_read_is_named() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        write(root, CODE)
+        (root / "mine.py").chmod(0)
+        with nobody():
+            with pytest.raises(UserError) as told:
+                collect(root, LEFT_OUT, 1)
+            assert collect(root, [*LEFT_OUT, "mine.py"], 1)
+        assert str(told.value) == (
+            "you may not read mine.py; change its mode, or add it to upload.leave_out"
+        )
