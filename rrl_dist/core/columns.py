@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from rrl_dist.core.records import SCHEMA, Row, table_of
 
 _SUMS = ("queries", "seconds")
-READ = ("index", "correct", "loss", "distance", "displacement", "broken_by")
+READ = (
+    *("index", "correct", "loss", "distance", "displacement", "broken_by"),
+    *("confidence", "label", "predicted"),
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,9 @@ class Columns:
         displacement: [N] float64; None of a classifier that shows no features.
         broken_by: [N] int64, places in `attacks`; -1 for none.
         attacks: names, such as "clean".
+        confidence: [N] float64, softmax probability of the answer.
+        answer_right: [N] bool, whether that answer is the label. It is `correct`, but
+            for models that draw at random: another pass may have said that.
     """
 
     index: NDArray[np.int64]
@@ -34,6 +40,8 @@ class Columns:
     displacement: NDArray[np.float64] | None
     broken_by: NDArray[np.int64]
     attacks: tuple[str, ...]
+    confidence: NDArray[np.float64]
+    answer_right: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -46,6 +54,7 @@ class Columns:
         names = table["broken_by"].combine_chunks().dictionary_encode()
         moved = table["displacement"]
         features = len(table) > 0 and moved.null_count == 0
+        right = numbers(table, "predicted") == numbers(table, "label")
         return cls(
             index=numbers(table, "index")[order],
             correct=numbers(table, "correct")[order].astype(bool),
@@ -54,6 +63,8 @@ class Columns:
             displacement=numbers(table, "displacement")[order] if features else None,
             broken_by=_codes(names)[order],
             attacks=tuple(names.dictionary.to_pylist()),
+            confidence=numbers(table, "confidence")[order],
+            answer_right=right[order],
         )
 
     @classmethod

@@ -7,7 +7,7 @@ from rrl_dist.training.build import build
 from rrl_dist.training.lineage import teachers
 
 Config = Mapping[str, Any]
-SCHEMA = 2
+SCHEMA = 3
 
 
 Entry = tuple[str, str | None]

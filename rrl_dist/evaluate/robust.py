@@ -213,16 +213,16 @@ class Evaluator:
         """In the attacks' own shape: at another one, a logit may round otherwise.
 
         Raises:
-            UserError: a loss or a feature that is no number.
+            UserError: a loss, a probability or a feature that is no number.
         """
         found = answers(self.model, x, y, size=self.micro_batch)
-        usable = found.loss.isfinite()
+        usable = found.loss.isfinite() & found.logits.softmax(1).isfinite().all(1)
         if found.features is not None:
             usable = usable & found.features.isfinite().all(1)
         if not bool(usable.all()):
             first = int(index[~usable][0])
             raise UserError(
-                f"the model's loss or features at sample {first} are not finite; "
+                f"the model's logits or features at sample {first} are not finite; "
                 "check its weights and its precision"
             )
         return found

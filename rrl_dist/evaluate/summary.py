@@ -19,12 +19,13 @@ from rrl_dist.core.columns import Columns
 from rrl_dist.core.confidence import anytime
 from rrl_dist.core.stopping import StopRule
 from rrl_dist.evaluate.bound import bound_along
+from rrl_dist.evaluate.calibration import calibration_errors
 from rrl_dist.evaluate.corruption import corruption_errors
 from rrl_dist.evaluate.distances import nearest
 from rrl_dist.evaluate.grid import CLEAN
 from rrl_dist.evaluate.plan import Suite
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def summarize(
     stop: Stop | None = None,
 ) -> dict[str, Any]:
     """Accuracies of the components, of the worst of them, and along the curve; the
-    bound, the distance to the nearest adversarial image, the encoder's measures, and
-    errors on corrupted images.
+    bound, the distance to the nearest adversarial image, the encoder's measures,
+    errors on corrupted images, and calibration.
 
     A component of several attacks in turn has `after`, the accuracy after each of them.
 
@@ -92,6 +93,7 @@ def summarize(
         "representation": None if survey is None else _representation(survey),
         "vulnerability": vulnerability,
         "corruptions": corruption_errors(rows, suite.corruptions),
+        "calibration": calibration_errors(rows, suite),
     }
 
 

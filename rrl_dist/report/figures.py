@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 DPI = 150
 INK = "#222222"
 PALE = "#6b6b6b"
+# Okabe and Ito 2008, told apart by colour-blind readers; their yellow is too pale here.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+LINES = ("-", "--", "-.", ":")
 _STYLE = {
     "font.size": 10,
     "text.color": INK,

@@ -12,6 +12,8 @@ from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import read_json
 from rrl_dist.report.run import (
     Arm,
+    Calibration,
+    CalibrationErrors,
     Corruptions,
     Distance,
     Level,
@@ -24,7 +26,7 @@ from rrl_dist.report.run import (
 )
 from rrl_dist.report.settings import read_settings
 
-SCHEMAS = (1, 2)  # the first has no verdict
+SCHEMAS = (1, 2, 3)  # the first has no verdict, the second no calibration
 T = TypeVar("T")
 
 
@@ -40,7 +42,7 @@ def load_run(folder: Path) -> Run:
     if found not in SCHEMAS:
         raise UserError(
             f"{folder / 'results.json'} has schema {found!r}, this version reads "
-            f"{' and '.join(map(str, SCHEMAS))}; evaluate the run again, or report "
+            f"{', '.join(map(str, SCHEMAS))}; evaluate the run again, or report "
             "with the version of the run"
         )
     with _complaints(folder):
@@ -122,6 +124,7 @@ def _arm(name: str, arm: dict[str, Any], cost: dict[str, Any] | None) -> Arm:
             if "after" in entry
         },
         verdict=_optional(_verdict, arm.get("verdict")),
+        calibration=_optional(_calibration, arm.get("calibration")),
     )
 
 
@@ -178,6 +181,29 @@ def _corruptions(entry: dict[str, Any]) -> Corruptions:
     return Corruptions(
         error=_mean(entry["error"]),
         kinds={name: _mean(kind["error"]) for name, kind in entry["kinds"].items()},
+    )
+
+
+def _calibration(entry: dict[str, Any]) -> Calibration:
+    errors = {"clean": entry["components"].get("clean")}
+    errors |= {kind: entry[kind] for kind in ("worst", "corrupted")}
+    diagrams = entry["reliability"]
+    return Calibration(
+        binning=str(entry["binning"]),
+        interval=str(entry["interval"]),
+        outputs={
+            kind: CalibrationErrors(
+                ece=_mean(found["ece"]),
+                rms=_mean(found["rms"]),
+                diagram=tuple(
+                    (float(b["confidence"]), float(b["accuracy"]), int(b["count"]))
+                    for b in diagrams[kind]
+                    if b["count"]
+                ),
+            )
+            for kind, found in errors.items()
+            if found is not None
+        },
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.storage import write_bytes, write_json
+from rrl_dist.report.calibration import calibration_table
 from rrl_dist.report.cascades import cascade_table
 from rrl_dist.report.corruption import corruption_table
 from rrl_dist.report.distances import distances_table
@@ -15,6 +16,7 @@ from rrl_dist.report.load import load_run
 from rrl_dist.report.measures import bound_table, measures_table
 from rrl_dist.report.overview import overview_table
 from rrl_dist.report.plots import robustness_curve
+from rrl_dist.report.reliability import reliability_diagram
 from rrl_dist.report.run import Run
 from rrl_dist.report.seeds import lead_of_seeds, seeds_table
 from rrl_dist.report.tables import Table, attacked, escape, lead, robustness_table
@@ -33,10 +35,11 @@ TOO_LONG = (EACH_SEED, BOUND)  # for a terminal
 def write_report(
     run_folders: Sequence[Path], out_folder: Path, *, against: str | None
 ) -> list[Path]:
-    """Write `report.md`, and for each run `curve.png` and `gallery.png`.
+    """Write `report.md`, and for each run `curve.png`, `reliability.png` and
+    `gallery.png`.
 
     Where more than accuracy was measured, the methods side by side are in `overview.md`
-    too.
+    too, and calibration errors in `calibration.md`.
 
     With several runs, pictures carry the run's name: `curve-NAME.png`. A run without
     curves or without `gallery/ARM.npz` files gets no such picture.
@@ -59,7 +62,8 @@ def write_report(
     runs = [load_run(folder) for folder in run_folders]
     endings = _endings(runs)
     alone = [] if against is None else _terms(runs, out_folder, against)
-    alone += _overview(runs, out_folder)
+    alone += _alone(overview_table(runs), runs, out_folder / "overview.md")
+    alone += _alone(calibration_table(runs), runs, out_folder / "calibration.md")
     pictures: list[Path] = []
     parts = ["# " + escape(", ".join(run.name for run in runs))]
     parts += [escape(sentence) for sentence in leads(runs)]
@@ -103,6 +107,7 @@ def tables(runs: Sequence[Run], against: str | None) -> dict[str, Table]:
         "Distances": distances_table(runs),
         "Representation vulnerability": vulnerability_table(runs),
         "Corruptions": corruption_table(runs),
+        "Calibration": calibration_table(runs),
         BOUND: bound_table(runs),
     }
     found |= {k: table for k, table in others.items() if table is not None}
@@ -118,12 +123,11 @@ def _terms(runs: Sequence[Run], out_folder: Path, against: str) -> list[Path]:
     return [page, numbers]
 
 
-def _overview(runs: Sequence[Run], out_folder: Path) -> list[Path]:
-    found = overview_table(runs)
-    if found is None:
+def _alone(table: Table | None, runs: Sequence[Run], page: Path) -> list[Path]:
+    """A page of one table, where there is one."""
+    if table is None:
         return []
-    page = out_folder / "overview.md"
-    write_bytes(page, noted(found, runs).to_markdown().encode())
+    write_bytes(page, noted(table, runs).to_markdown().encode())
     return [page]
 
 
@@ -147,6 +151,10 @@ def _pictures(
         path = out_folder / f"curve{ending}.png"
         robustness_curve(run, path)
         drawn.append(("Robust accuracy against attack size", path))
+    if any(arm.calibration for arm in run.arms):
+        path = out_folder / f"reliability{ending}.png"
+        reliability_diagram(run, path)
+        drawn.append(("Share right against confidence", path))
     files = {arm.name: folder / "gallery" / f"{arm.name}.npz" for arm in run.arms}
     present = {arm: file for arm, file in files.items() if file.is_file()}
     if present:

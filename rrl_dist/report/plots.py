@@ -11,17 +11,12 @@ from typing import TYPE_CHECKING
 from rrl_dist.core.errors import UserError
 from rrl_dist.report import labels
 from rrl_dist.report.entries import mark
-from rrl_dist.report.figures import PALE, drawing
+from rrl_dist.report.figures import COLOURS, LINES, MARKERS, PALE, drawing
 from rrl_dist.report.run import Arm, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
-
-# Okabe and Ito 2008, told apart by colour-blind readers; their yellow is too pale here.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-_LINES = ("-", "--", "-.", ":")
 
 
 def robustness_curve(run: Run, path: Path) -> None:
@@ -55,14 +50,14 @@ def robustness_curve(run: Run, path: Path) -> None:
 
 
 def _line(axes: Axes, arm: Arm, place: int, scale: int, own_eps: float) -> Line2D:
-    colour = _COLOURS[place % len(_COLOURS)]
+    colour = COLOURS[place % len(COLOURS)]
     x = [point.eps * scale for point in arm.curve]
     y = [100 * point.accuracy.value for point in arm.curve]
     low = [100 * point.accuracy.low for point in arm.curve]
     high = [100 * point.accuracy.high for point in arm.curve]
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
     near = [math.isclose(p.eps, own_eps, rel_tol=1e-5) for p in arm.curve]
-    marker = _MARKERS[place % len(_MARKERS)]
+    marker = MARKERS[place % len(MARKERS)]
     axes.scatter(
         list(compress(x, near)),
         list(compress(y, near)),
@@ -80,7 +75,7 @@ def _line(axes: Axes, arm: Arm, place: int, scale: int, own_eps: float) -> Line2
         color=colour,
         marker=marker,
         markersize=5.5,
-        linestyle=_LINES[place % len(_LINES)],
+        linestyle=LINES[place % len(LINES)],
         linewidth=1.8,
         clip_on=False,
         zorder=3,

@@ -117,6 +117,35 @@ class Corruptions:
 
 
 @dataclass(frozen=True)
+class CalibrationErrors:
+    """Of some outputs, in [0, 1].
+
+    Attributes:
+        ece, rms: expected and root mean square calibration error.
+        diagram: (mean confidence, share right, outputs) of each bin that has outputs.
+    """
+
+    ece: Mean
+    rms: Mean
+    diagram: tuple[tuple[float, float, int], ...]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far confidences are from the shares that are right.
+
+    Attributes:
+        binning: such as "15 equal-width bins".
+        interval: how the intervals are made, in words.
+        outputs: by kind: "clean", "worst" (attacked), and "corrupted" where measured.
+    """
+
+    binning: str
+    interval: str
+    outputs: Mapping[str, CalibrationErrors]
+
+
+@dataclass(frozen=True)
 class Step:
     """What is right after one of the attacks of a component, and those before it.
 
@@ -163,6 +192,7 @@ class Arm:
         after: by component that is several attacks in turn, what each of them left
             right, in their order.
         verdict: None where there is none.
+        calibration: None in results of earlier versions.
     """
 
     name: str
@@ -182,6 +212,7 @@ class Arm:
     corruptions: Corruptions | None = None
     after: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
     verdict: Verdict | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)

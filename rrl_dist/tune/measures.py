@@ -93,7 +93,7 @@ def names_of(suite: Suite, *, classes: int) -> list[str]:
         classes: of the data, at least 2.
     """
     zero, one = np.zeros(1), np.zeros(1, dtype=np.int64)
-    columns = Columns(one, one == 0, zero, zero, zero, one - 1, ())
+    columns = Columns(one, one == 0, zero, zero, zero, one - 1, (), zero, one == 0)
     survey = {**of_features(torch.eye(2)), "head_norm": 1.0, "sigmas": {}}
     known, information = suite.estimation, None
     if known is not None:

@@ -24,6 +24,8 @@ def columns() -> Columns:
         displacement=None,
         broken_by=zeros.astype(np.int64) - 1,
         attacks=(),
+        confidence=zeros,
+        answer_right=np.array(CORRECT),
     )
 
 

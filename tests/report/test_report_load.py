@@ -25,7 +25,7 @@ def test_minutes_come_from_the_arms_and_may_lack(tmp_path, results, save):
     assert {arm.name: arm.minutes for arm in run.arms} == {"simclr": 1.5, "deacl": None}
 
 
-@pytest.mark.parametrize("schema", [0, 3, "1", None])
+@pytest.mark.parametrize("schema", [0, 4, "1", None])
 def test_another_schema_is_refused(tmp_path, results, save, schema):
     folder = save(tmp_path, {**results("simclr"), "schema": schema})
     with pytest.raises(UserError, match="schema"):
