@@ -123,6 +123,7 @@ class Experiment:
         attacked = attacked_split(self.config)
         read = tested_splits(self.config["suite"], attacked) if only_tested else None
         splits = part.read(read, attacked=attacked)
+        part.check_files(self.config.get("suite", {}), splits[attacked], attacked)
         self.few[part] = some_images(splits[attacked])
         images = self.images[part] = Images.of(splits)
         counts = ", ".join(f"{count} {name}" for name, count in images.counts.items())

@@ -15,6 +15,7 @@ from rrl_dist.core.errors import UserError
 from rrl_dist.data.datasets import DataSource, ImageSet
 from rrl_dist.data.prepare import stored_as
 from rrl_dist.evaluate.comparison import entry_name
+from rrl_dist.evaluate.corruption_files import check_files
 from rrl_dist.training.build import build
 
 Config = Mapping[str, Any]
@@ -104,6 +105,15 @@ class Part:
             trained = TRAINED if self.task is None else ("train",)
             names = tuple(dict.fromkeys((*trained, attacked)))
         return {name: self.source.split(name) for name in names}
+
+    def check_files(self, suite: Config, images: ImageSet, split: str) -> None:
+        """Hold the files of a suite's corruptions against the part's images.
+
+        Raises:
+            UserError: naming the task, see `corruption_files.check_files`.
+        """
+        with self.naming():
+            check_files(suite, images, self.data, split)
 
     @contextmanager
     def naming(self) -> Iterator[None]:

@@ -35,6 +35,7 @@ PAGES += ["docs/comparison.md", "docs/evaluator.md"]
 PAGES += ["docs/sweeps.md", "docs/sweeps-stopping.md", "docs/checkpoints.md"]
 PAGES += ["docs/debugging.md", "docs/training.md"]
 PAGES += ["docs/doctor.md", "docs/images.md", "docs/verdict.md"]
+PAGES += ["docs/corruptions.md"]
 # A path of the tree, in backticks; NAME and CLASS stand for what a reader puts in.
 _PATH = re.compile(r"`((?:rrl_dist|configs|tests|docker|docs|cluster|\.ci)/[\w./-]*)`")
 _FILE = re.compile(r"`(Makefile|[A-Z]+\.md|[\w-]+\.toml)`")

@@ -15,6 +15,7 @@ from rrl_dist.cli.arguments import multirun_last
 from rrl_dist.cli.overrides import check_overrides
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.interrupts import answered
+from rrl_dist.evaluate.corruption_files import absolute_suite
 from rrl_dist.evaluate.suites import CONFIGS
 from rrl_dist.training.checkpoint_folders import absolute_copies, check_copies
 from rrl_dist.training.cluster import session
@@ -122,6 +123,8 @@ def absolute_folders(config: dict[str, Any]) -> dict[str, Any]:
     if root is not None:
         absolute = str(Path(root).expanduser().absolute())
         found["data"] = {**config["data"], "root": absolute}
+    if "suite" in config:
+        found["suite"] = absolute_suite(config["suite"])
     return absolute_copies(found)
 
 

@@ -17,6 +17,7 @@ from rrl_dist.core.lease import held
 from rrl_dist.core.run_directory import environment, locked
 from rrl_dist.core.storage import value_hash
 from rrl_dist.core.store import Store, open_store
+from rrl_dist.evaluate.corruption_files import absolute_suite, check_files
 from rrl_dist.evaluate.evaluation import Evaluation
 from rrl_dist.evaluate.images import Items, chosen_images, given_images
 from rrl_dist.evaluate.plan import build_suite
@@ -29,6 +30,7 @@ from rrl_dist.evaluate.settings import (
 from rrl_dist.evaluate.status import Status
 from rrl_dist.evaluate.subject import Models, state_hash
 from rrl_dist.evaluate.suites import suite_config
+from rrl_dist.evaluate.surrogates import suite_identity
 from rrl_dist.models.encoder import Classifier
 from rrl_dist.training.cluster import joined, session
 
@@ -101,7 +103,7 @@ def evaluate(
     check_settings(asked)
     check_workers(workers, threads)
     check_address("out", out)
-    config = suite_config(suite)
+    config = absolute_suite(suite_config(suite))
     threat = ball_config(ball)
     images = given_images(dataset, classes=classes)
     job: dict[str, Any] = {
@@ -115,14 +117,16 @@ def evaluate(
         "gallery": 0,
         "keep_images": keep_images,
     }
+    name = type(model).__name__
+    _check_suite(name, job)
+    check_files(config, images, None, "test")
     job["fingerprint"] = {
         "code": __version__,
         "weights": value_hash([type(model).__qualname__, state_hash(model)]),
         "images": images.fingerprint,
-        **{key: job[key] for key in ("limit", "suite", "ball", "seed")},
+        "suite": suite_identity(config, {}),
+        **{key: job[key] for key in ("limit", "ball", "seed")},
     }
-    name = type(model).__name__
-    _check_suite(name, job)
     rehearse_module(name, model, some_images(chosen_images(job)))
     store = open_store(out)
     cluster = {

@@ -15,6 +15,8 @@ from rrl_dist.attacks.passes import Passes
 from rrl_dist.core.confidence import ConfidenceSequence
 from rrl_dist.core.stopping import StopRule, parse_stop
 from rrl_dist.core.store import Store
+from rrl_dist.evaluate.corruption import is_imagenet
+from rrl_dist.evaluate.corruption_files import files_of
 from rrl_dist.evaluate.costs import Costs, duration, measured_pass, told
 from rrl_dist.evaluate.crew import Crew, ThisProcess, drive
 from rrl_dist.evaluate.grid import ATOM, CLEAN, Link, Unit
@@ -95,8 +97,10 @@ class Evaluation:
             job["suite"], job["ball"], seed=int(job["seed"]), surrogates=named
         )
         images = chosen_images(job)
+        self.names = images.classes
         self.samples, self.classes = len(images), len(images.classes)
         self.read = images.fingerprint
+        self.files = files_of(job["suite"])
         self.probing = planned(
             job, self.suite, samples=self.samples, classes=self.classes
         )
@@ -233,7 +237,7 @@ class Evaluation:
         if self.cluster["kind"] == "debug":
             return ThisProcess(self._evaluator)
         crew = RayCrew(
-            {**self.job, "read": self.read},
+            {**self.job, "read": self.read, "files": self.files},
             self.models,
             self.store,
             self.cluster,
@@ -265,7 +269,14 @@ class Evaluation:
             survey = self.store.read_json(SURVEY.file)
         if stop is not None:
             self.ledger.drawn = stop.worst.count
-        results = summarize(self.ledger, self.suite, survey, self._information(), stop)
+        results = summarize(
+            self.ledger,
+            self.suite,
+            survey,
+            self._information(),
+            stop,
+            imagenet=is_imagenet(self.names),
+        )
         results["verdict"] = judged(self.probing, self.store, self.ledger, self.suite)
         self.ledger.write_samples()
         self.store.write_json("results.json", results)

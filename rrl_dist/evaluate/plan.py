@@ -82,7 +82,7 @@ def build_suite(
             or an `attack` of those, `relative_eps`, shares of the ball's radius, and
             perhaps `also`, a list of more attacks at these radii. Perhaps `order`, see
             `in_order`, of attacks in turn. Perhaps `search`: an
-            `attack` and its `ball`. Perhaps `corruptions`: `kinds` and `severities`.
+            `attack` and its `ball`. Perhaps `corruptions`: see `corruptions_of`.
             Perhaps `vulnerability`: a configuration of `Estimation`.
         ball: configuration of the threat model.
         seed: of all attacks.

@@ -15,6 +15,7 @@ from typing import Any
 
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.store import Store
+from rrl_dist.evaluate.corruption_files import files_of
 from rrl_dist.evaluate.crew import Event, Worker
 from rrl_dist.evaluate.grid import Unit
 from rrl_dist.evaluate.ledger import MANIFEST
@@ -62,6 +63,7 @@ class RemoteEvaluator:
                 generation=self._settings["generation"],
             )
             _check_images(evaluator, job.get("read"))
+            _check_files(job)
             self._evaluator = evaluator
         return self._evaluator.run(work)
 
@@ -71,7 +73,7 @@ class RayCrew:
 
     Args:
         job, models, store, generation: see `Evaluator`; of the job perhaps `read`, the
-            fingerprint of its images.
+            fingerprint of its images, and `files`, that of its corruptions' files.
         cluster: `workers`, `cpus_per_worker`, `gpu`, perhaps `max_workers`, those that
             there may be, and `gpus_per_worker`, a share of one.
     """
@@ -213,6 +215,19 @@ def _check_images(evaluator: Evaluator, read: str | None) -> None:
         raise UserError(
             f"node {platform.node()} reads other images than the driver; set data.root "
             "to a folder that all nodes share, or copy the driver's there"
+        )
+
+
+def _check_files(job: Job) -> None:
+    """Likewise of files of corrupted images.
+
+    Raises:
+        UserError: they are not those of which the driver has the fingerprint.
+    """
+    if job.get("files") is not None and files_of(job["suite"]) != job["files"]:
+        raise UserError(
+            f"node {platform.node()} reads other files of corruptions than the driver; "
+            "set suite.corruptions.folder (or frost) to a folder that all nodes share"
         )
 
 

@@ -3,7 +3,7 @@
 import io
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -183,7 +183,7 @@ class Evaluator:
     def _corruption(self, component: str) -> dict[str, Any]:
         """Its columns; none of a component that is no corruption."""
         found = self.suite.corruptions.get(component)
-        return {} if found is None else asdict(found)
+        return {} if found is None else found.columns
 
     def _attacked(self, link: Link, x: Tensor, y: Tensor, index: Tensor) -> _Found:
         attack = self.attacks[link.component]

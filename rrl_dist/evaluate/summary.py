@@ -53,6 +53,8 @@ def summarize(
     survey: Mapping[str, Any] | None,
     vulnerability: Mapping[str, Any] | None = None,
     stop: Stop | None = None,
+    *,
+    imagenet: bool = False,
 ) -> dict[str, Any]:
     """Accuracies of the components, of the worst of them, and along the curve; the
     bound, the distance to the nearest adversarial image, the encoder's measures,
@@ -69,6 +71,7 @@ def summarize(
             which has neither bound nor measures.
         vulnerability: see `rrl_dist.evaluate.vulnerability.told`, or None.
         stop: how it ended before all samples were attacked; None if it did not.
+        imagenet: whether the classes are ImageNet's thousand.
     """
     interval = wilson if stop is None else stop.interval
     numbers = {
@@ -92,7 +95,7 @@ def summarize(
         "distance": _nearest(rows, suite, interval),
         "representation": None if survey is None else _representation(survey),
         "vulnerability": vulnerability,
-        "corruptions": corruption_errors(rows, suite.corruptions),
+        "corruptions": corruption_errors(rows, suite.corruptions, imagenet),
         "calibration": calibration_errors(rows, suite),
     }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rrl_dist.core.errors import UserError
+from rrl_dist.evaluate.corruption_files import corruption_identity
 from rrl_dist.evaluate.images import Images
 from rrl_dist.evaluate.rehearsal import rehearse_subject
 from rrl_dist.evaluate.source import Source
@@ -109,8 +110,11 @@ def load_models(source: Source, surrogates: Mapping[str, Source]) -> Models:
 def suite_identity(
     suite: Mapping[str, Any], surrogates: Mapping[str, Source]
 ) -> dict[str, Any]:
-    """What rows depend on: the suite, with surrogates as what they are, not where."""
+    """What rows depend on: the suite, with surrogates and files of corruptions as what
+    they are, not where."""
     asked = {k: v for k, v in suite.items() if v is not None or k not in PERHAPS}
+    if "corruptions" in asked:
+        asked["corruptions"] = corruption_identity(asked["corruptions"])
     if "surrogates" not in suite:
         return asked
     found = {name: source.sha256 for name, source in surrogates.items()}

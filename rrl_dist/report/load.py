@@ -181,7 +181,18 @@ def _corruptions(entry: dict[str, Any]) -> Corruptions:
     return Corruptions(
         error=_mean(entry["error"]),
         kinds={name: _mean(kind["error"]) for name, kind in entry["kinds"].items()},
+        images=_images_of(entry),
+        mce=_optional(_mean, (entry.get("mce") or {}).get("cifar_c")),
+        mce_imagenet=_optional(_mean, (entry.get("mce") or {}).get("imagenet_c")),
+        validation=_optional(_mean, entry.get("validation")),
     )
+
+
+def _images_of(entry: dict[str, Any]) -> str:
+    """Where they come from; made-up frost is told of."""
+    told = [str(entry.get("generated", "regenerated"))]
+    made_up = entry.get("frost") == "synthetic frost"
+    return ", ".join([*told, *(["synthetic frost"] if made_up else [])])
 
 
 def _calibration(entry: dict[str, Any]) -> Calibration:

@@ -64,6 +64,7 @@ def write_report(
     alone = [] if against is None else _terms(runs, out_folder, against)
     alone += _alone(overview_table(runs), runs, out_folder / "overview.md")
     alone += _alone(calibration_table(runs), runs, out_folder / "calibration.md")
+    alone += _alone(corruption_table(runs), runs, out_folder / "corruptions.md")
     pictures: list[Path] = []
     parts = ["# " + escape(", ".join(run.name for run in runs))]
     parts += [escape(sentence) for sentence in leads(runs)]

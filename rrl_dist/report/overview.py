@@ -6,7 +6,7 @@ from functools import partial
 from rrl_dist.core.aggregate import Mean, Proportion
 from rrl_dist.core.seeds import t_interval
 from rrl_dist.report import labels
-from rrl_dist.report.corruption import corruption_error
+from rrl_dist.report.corruption import corruption_error, images_of
 from rrl_dist.report.entries import Entry, Number, are_seeds, entries, value_of
 from rrl_dist.report.measures import WHAT_MOVES, displacement, largest_sigma
 from rrl_dist.report.run import Arm, Run
@@ -60,7 +60,7 @@ def _measures(runs: Sequence[Run]) -> dict[str, tuple[Read, str]]:
         ),
         "corruption error, %": (
             corruption_error,
-            "Corruptions are generated anew.",
+            f"Images of corruptions are {images_of(runs)}.",
         ),
     }
 

@@ -110,10 +110,20 @@ class Corruptions:
     Attributes:
         error: mean over kinds and severities.
         kinds: by kind, mean over severities.
+        images: where they come from: "published", "regenerated" or "regenerated,
+            synthetic frost".
+        mce: mean over the fifteen kinds for testing at five severities; None where
+            others were asked for.
+        mce_imagenet: likewise, each kind's over AlexNet's; may be above 1.
+        validation: mean over the kinds for validation; None where there are none.
     """
 
     error: Mean
     kinds: Mapping[str, Mean]
+    images: str = "regenerated"
+    mce: Mean | None = None
+    mce_imagenet: Mean | None = None
+    validation: Mean | None = None
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ _DIRECTIONS = {
     "distance": True,
     "corruptions.error": False,
     "corruptions.kinds.*": False,
+    "corruptions.mce.*": False,
+    "corruptions.validation": False,
     "vulnerability.vulnerability": False,
     "vulnerability.adversarial_risk": False,
 }

@@ -23,6 +23,8 @@ _SHARES = (
     "components.*",
     "corruptions.error",
     "corruptions.kinds.*",
+    "corruptions.mce.*",
+    "corruptions.validation",
 )
 _TITLES = {"robust": "robust accuracy", "clean": "clean accuracy"}
 _SECONDS = 60

@@ -1,6 +1,3 @@
-import math
-from collections.abc import Callable
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -9,26 +6,42 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage, stats
 from torch import Tensor
 
 from rrl_dist.core.errors import UserError
-from rrl_dist.core.randomness import uniform
 from rrl_dist.data.corruptions import (
     SEVERITIES,
     check_corruption,
     corrupt,
     corruption_names,
+    found_kinds,
 )
+from tests.data.published_constants import SLOW, slow_corruption
+from tests.data.slow_corruptions import SEED
 
 NAMES = corruption_names()
 NOISES = ("gaussian_noise", "shot_noise", "impulse_noise")
-SEED = 3
+# Of each image's own draws; the others are functions of the image alone.
+DRAWN = {
+    *NOISES,
+    "speckle_noise",
+    "glass_blur",
+    "motion_blur",
+    "snow",
+    "frost",
+    "fog",
+    "elastic_transform",
+    "spatter",
+}
+# Whose published constants do not make each severity change an image by more: ways of
+# change differ, from severity to severity.
+UNEVEN = {"glass_blur", "motion_blur", "frost", "elastic_transform", "saturate", "snow"}
+UNEVEN |= {"spatter"}  # water, and mud
+UNEVEN |= {"pixelate"}  # large pixels may lie on the patches of these images
 LARGE = 80  # pixels: more than 64
 
 every = pytest.mark.parametrize("name", NAMES)
 sizes = pytest.mark.parametrize("size", [16, LARGE])
-Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def images(n: int, size: int, *, seed: int = 0) -> Tensor:
@@ -40,97 +53,6 @@ def images(n: int, size: int, *, seed: int = 0) -> Tensor:
     return x.clamp(0, 1).mul(255).round() / 255
 
 
-def draws(name: str, severity: int, index: int, n: int) -> Array:
-    """One sample's, in (0, 1)."""
-    u = uniform(SEED, "corruption", name, severity, index=torch.tensor([index]), n=n)
-    return u[0].double().numpy() + 2.0**-25
-
-
-# The second implementations: one image [H, W, 3] as float64 in [0, 1], as the authors'
-# generators have it, but for the draws, which are given.
-def gaussian_noise(x: Array, constant: Any, name: str, s: int, index: int) -> Array:
-    u = draws(name, s, index, 2 * x.size)
-    z = [
-        math.sqrt(-2 * math.log(a)) * math.cos(2 * math.pi * b)
-        for a, b in zip(u[: x.size], u[x.size :], strict=True)
-    ]
-    return x + constant * channels_last(np.array(z), x)
-
-
-def shot_noise(x: Array, constant: Any, name: str, s: int, index: int) -> Array:
-    u = channels_last(draws(name, s, index, x.size), x)
-    return np.asarray(stats.poisson.ppf(u, x * constant)) / constant
-
-
-def impulse_noise(x: Array, constant: Any, name: str, s: int, index: int) -> Array:
-    u = channels_last(draws(name, s, index, x.size), x)
-    y = x.copy()
-    y[u < constant] = 1
-    y[u < constant / 2] = 0
-    return y
-
-
-def defocus_blur(x: Array, constant: Any, name: str, s: int, index: int) -> Array:
-    kernel = disk(*constant)
-    return np.stack(
-        [ndimage.correlate(x[..., c], kernel, mode="mirror") for c in range(3)], 2
-    )
-
-
-@cache
-def disk(radius: float, smoothing: float) -> Array:
-    side, half = (8, 1) if radius <= 8 else (int(radius), 2)
-    rows = range(-side, side + 1)
-    found = np.array([[float(i * i + j * j <= radius**2) for j in rows] for i in rows])
-    taps = np.array(
-        [math.exp(-((i / smoothing) ** 2) / 2) for i in range(-half, half + 1)]
-    )
-    taps /= taps.sum()
-    return ndimage.correlate(found / found.sum(), np.outer(taps, taps), mode="mirror")
-
-
-def gaussian_blur(x: Array, constant: Any, name: str, s: int, index: int) -> Array:
-    found = [
-        ndimage.gaussian_filter(x[..., c], constant, mode="nearest", truncate=4.0)
-        for c in range(3)
-    ]
-    return np.stack(found, 2)
-
-
-def contrast(x: Array, constant: Any, name: str, s: int, index: int) -> Array:
-    means = x.mean(axis=(0, 1), keepdims=True)
-    return (x - means) * constant + means
-
-
-def channels_last(values: Array, x: Array) -> Array:
-    height, width, channels = x.shape
-    return values.reshape(channels, height, width).transpose(1, 2, 0)
-
-
-Slow = Callable[[Array, Any, str, int, int], Array]
-# With the published constants, of make_cifar_c.py and of ImageNet-C's corruptions.py.
-SLOW: dict[str, tuple[Slow, list[Any], list[Any]]] = {
-    "gaussian_noise": (
-        gaussian_noise,
-        [0.04, 0.06, 0.08, 0.09, 0.10],
-        [0.08, 0.12, 0.18, 0.26, 0.38],
-    ),
-    "shot_noise": (shot_noise, [500, 250, 100, 75, 50], [60, 25, 12, 5, 3]),
-    "impulse_noise": (
-        impulse_noise,
-        [0.01, 0.02, 0.03, 0.05, 0.07],
-        [0.03, 0.06, 0.09, 0.17, 0.27],
-    ),
-    "defocus_blur": (
-        defocus_blur,
-        [(0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)],
-        [(3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)],
-    ),
-    "contrast": (contrast, [0.75, 0.5, 0.4, 0.3, 0.15], [0.4, 0.3, 0.2, 0.1, 0.05]),
-    "gaussian_blur": (gaussian_blur, [0.4, 0.6, 0.7, 0.8, 1], [1, 2, 3, 4, 6]),
-}
-
-
 def test_every_corruption_has_a_second_implementation() -> None:
     assert {*SLOW} == {*NAMES}
 
@@ -139,19 +61,21 @@ def test_every_corruption_has_a_second_implementation() -> None:
 @sizes
 @every
 def test_equals_the_generators(name: str, size: int, severity: int) -> None:
+    if name == "spatter":
+        pytest.importorskip("cv2")
     x, index = images(2, size), torch.tensor([4, 900])
     found = corrupt(x, name, severity, seed=SEED, index=index)
-    slow, small, large = SLOW[name]
-    constant = (small if size <= 64 else large)[severity - 1]
     for row, own, sample in zip(found, x, index.tolist(), strict=True):
         image = own.double().mul(255).round().div(255).permute(1, 2, 0).numpy()
-        wanted = slow(image, constant, name, severity, sample).clip(0, 1) * 255
+        wanted = slow_corruption(image, name, severity, sample)
         apart = row.double().mul(255).round().permute(1, 2, 0).numpy() - wanted
-        assert float(np.abs(apart).max()) <= 0.5 + 1e-6
+        other = np.abs(apart) > 0.5 + 1e-6
+        # OpenCV's means in float32 may reach a whole number, which is cut off below.
+        assert float(other.mean()) <= (0.005 if name == "spatter" else 0)
 
 
 @sizes
-@every
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in UNEVEN])
 def test_images_change_more_from_severity_to_severity(name: str, size: int) -> None:
     x, index = images(8, size), torch.arange(8)
     changes = [
@@ -161,7 +85,7 @@ def test_images_change_more_from_severity_to_severity(name: str, size: int) -> N
     assert all(a < b for a, b in pairwise([0.0, *changes]))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=80)
 @given(
     name=st.sampled_from(NAMES),
     severity=st.sampled_from(SEVERITIES),
@@ -190,7 +114,7 @@ def test_a_sample_is_the_same_in_any_batch(
     assert whole.dtype == x.dtype
 
 
-@pytest.mark.parametrize("name", NOISES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name in DRAWN])
 def test_draws_belong_to_sample_severity_and_seed(name: str) -> None:
     x, both = images(1, 32).expand(2, -1, -1, -1), torch.tensor([0, 1])
     one, other = corrupt(x, name, 5, seed=0, index=both)
@@ -198,11 +122,14 @@ def test_draws_belong_to_sample_severity_and_seed(name: str) -> None:
     again = corrupt(x, name, 5, seed=1, index=both)[0]
     assert not torch.equal(one, again)
     milder = corrupt(x, name, 4, seed=0, index=both)[0]
+    if name not in NOISES:
+        assert not torch.equal(one, milder)
+        return
     moved, less = one != x[0], milder != x[0]
     assert bool((less & ~moved).any()), "the milder one's pixels are among the other's"
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in NOISES])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in DRAWN])
 def test_without_noise_there_are_no_draws(name: str) -> None:
     x = images(1, 32).expand(2, -1, -1, -1)
     one, other = corrupt(x, name, 3, seed=0, index=torch.tensor([0, 1]))
@@ -283,3 +210,27 @@ def test_what_there_is_not_is_refused_in_one_line(
     assert "\n" not in str(told.value)
     with pytest.raises(UserError):
         corrupt(images(1, 8), name, severity, seed=0, index=torch.tensor([0]))
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (33, 20), (65, 65), (70, 131)])
+@every
+def test_images_of_any_size_come_through(name: str, shape: tuple[int, int]) -> None:
+    """Oblong ones too: no side is written down anywhere."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(1, 3, *shape, generator=generator)
+    for severity in (1, 5):
+        found = corrupt(x, name, severity, seed=0, index=torch.tensor([2]))
+        assert found.shape == x.shape
+        assert bool(found.isfinite().all())
+        assert float(found.std()) > 0.01
+
+
+def test_fifteen_are_for_testing() -> None:
+    groups = {name: found_kinds()[name].group for name in corruption_names("test")}
+    assert [*groups.values()].count("noise") == 3
+    assert [*groups.values()].count("blur") == 4
+    assert [*groups.values()].count("weather") == 3
+    assert [*groups.values()].count("digital") == 5
+    assert {*corruption_names("validation")} == {*NAMES} - {*groups}
+    places = [kind.place for kind in found_kinds().values()]
+    assert len({*places}) == len(places)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,6 +22,8 @@ from rrl_dist.evaluate.corruption import (
     corruption_errors,
     corruptions_of,
     error_of,
+    is_imagenet,
+    labels_of,
 )
 from rrl_dist.evaluate.plan import build_suite
 from rrl_dist.evaluate.surrogates import suite_identity
@@ -144,7 +147,7 @@ def test_they_stand_beside_attacks_and_a_curve(job: Job) -> None:
         ({"kinds": "contrast", "severities": [1]}, "kinds=contrast; give a list"),
         (
             {"kinds": ["contrast"], "severities": [1], "level": 2},
-            "suite.corruptions has no level; it has kinds and severities",
+            "suite.corruptions has no level; it has kinds and severities, and perhaps",
         ),
     ],
 )
@@ -197,6 +200,80 @@ def test_the_mean_error_is_over_images(flags: list[list[bool]], places: Any) -> 
     for columns in components:
         wrong = int((~columns.correct).sum())
         assert error_of([columns]) == wilson(wrong, len(columns)).as_dict()
+
+
+def drawn_columns(names: Any, count: int) -> dict[str, Columns]:
+    """Of images that are right or wrong at random, some more often than others."""
+    draws = np.random.default_rng(7)
+    share = draws.uniform(0.2, 0.9, count)
+    return {
+        name: Columns.of_rows(
+            [made(i, name, bool(draws.random() < share[i])) for i in range(count)]
+        )
+        for name in names
+    }
+
+
+def test_mean_corruption_errors_are_over_the_fifteen_in_both_conventions() -> None:
+    """Validation kinds stand apart; AlexNet's errors divide ImageNet's alone."""
+    config = {"kinds": [*corruption_names()], "severities": [1, 2, 3, 4, 5]}
+    asked = corruptions_of(config)
+    components = drawn_columns(asked, 30)
+    found = corruption_errors(components, asked, imagenet=True)
+    assert found is not None
+    rate = {name: float((~c.correct).mean()) for name, c in components.items()}
+
+    def kind(name: str) -> float:
+        return statistics.mean(rate[f"{name}@{s}"] for s in range(1, 6))
+
+    whole = [kind(name) for name in corruption_names("test")]
+    mce = found["mce"]
+    assert mce["cifar_c"]["value"] == pytest.approx(statistics.mean(whole), abs=1e-5)
+    alexnet = (
+        *(0.886428, 0.894468, 0.922640, 0.819880, 0.826268, 0.785948, 0.798360),
+        *(0.866816, 0.826572, 0.819324, 0.564592, 0.853204, 0.646056, 0.717840),
+        0.606500,
+    )
+    over = statistics.mean(e / a for e, a in zip(whole, alexnet, strict=True))
+    assert mce["imagenet_c"]["value"] == pytest.approx(over, abs=1e-5)
+    each = [
+        statistics.mean(
+            (not components[f"{name}@{s}"].correct[i]) / a
+            for name, a in zip(corruption_names("test"), alexnet, strict=True)
+            for s in range(1, 6)
+        )
+        for i in range(30)
+    ]
+    half = 1.959964 * statistics.stdev(each) / 30**0.5
+    assert mce["imagenet_c"]["high"] == pytest.approx(over + half, rel=1e-4)
+    held_out = statistics.mean(kind(name) for name in corruption_names("validation"))
+    assert found["validation"]["value"] == pytest.approx(held_out, abs=1e-5)
+    assert (found["generated"], found["frost"]) == ("regenerated", "synthetic frost")
+    plain = corruption_errors(components, asked)
+    assert plain is not None
+    assert plain["mce"] == {"cifar_c": mce["cifar_c"], "imagenet_c": None}
+    fewer = {n: each for n, each in asked.items() if n != "snow@2"}
+    less = corruption_errors(components, fewer, imagenet=True)
+    assert less is not None
+    assert less["mce"] is None, "not of all of them"
+
+
+def test_imagenet_is_known_by_its_thousand_names() -> None:
+    names = [f"n{place:08d}" for place in range(1000)]
+    assert is_imagenet(names)
+    assert not is_imagenet(names[:999])
+    assert not is_imagenet([*names[:999], "dog"])
+
+
+def test_frost_of_files_is_told_apart_from_made_up_frost(tmp_path: Path) -> None:
+    config = {"kinds": ["frost", "fog"], "severities": [1]}
+    ice = corruptions_of({**config, "frost": str(tmp_path)})
+    assert labels_of(ice) == {"generated": "regenerated", "frost": "textures"}
+    assert ice["frost@1"].frost == str(tmp_path)
+    assert ice["fog@1"] == Corruption("fog", 1)
+    assert labels_of(corruptions_of(config))["frost"] == "synthetic frost"
+    fog = corruptions_of({**config, "kinds": ["fog"]})
+    assert labels_of(fog) == {"generated": "regenerated", "frost": None}
 
 
 def test_of_images_that_are_all_right_the_interval_has_a_width() -> None:

@@ -107,6 +107,24 @@ TOLD = [
         "choose gaussian_noise",
     ),
     (
+        "published corruptions where there are none",
+        [
+            f"model={MODULE}:build",
+            "suite=corruptions",
+            "suite.corruptions.folder=no/CIFAR-10-C",
+        ],
+        "give the folder of CIFAR-10-C",
+    ),
+    (
+        "textures of frost where there are none",
+        [
+            f"model={MODULE}:build",
+            "suite=corruptions",
+            "suite.corruptions.frost=no/frost",
+        ],
+        "give a folder of textures",
+    ),
+    (
         "a model that timm does not have",
         ["model=timm:resnt18"],
         "the nearest is resnet18",

@@ -10,6 +10,7 @@ from rrl_dist.core.aggregate import Mean
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.seeds import t_interval
 from rrl_dist.core.storage import write_json
+from rrl_dist.report import labels
 from rrl_dist.report.corruption import corruption_table
 from rrl_dist.report.load import load_run
 from rrl_dist.report.markdown import OVERVIEW, tables, write_report
@@ -143,6 +144,7 @@ def test_kinds_have_a_column_each(make: Make) -> None:
     found = shown(corruption_table([make(0)]))
     assert [*found["simclr"]] == [
         "method",
+        "images",
         "mean error",
         "defocus blur",
         "gaussian noise",
@@ -150,6 +152,45 @@ def test_kinds_have_a_column_each(make: Make) -> None:
     assert found["simclr"]["gaussian noise"].startswith("30.0 ")
     assert found["simclr"]["defocus blur"].startswith("30.0 ")
     assert found["urrl (simclr)"]["gaussian noise"].startswith("20.0 ")
+
+
+def test_where_images_come_from_and_both_conventions_are_told(
+    tmp_path: Path, results: Any, save: Any
+) -> None:
+    """A published set beside a regenerated one, each by its name, in every table."""
+    written = results("a", "b")
+    own = corruptions(0.2, 0.3)
+    both = {"cifar_c": mean(0.25, 0.01), "imagenet_c": mean(1.1, 0.05)}
+    written["arms"]["a"]["corruptions"] = {
+        **own,
+        **{"generated": "published", "frost": None, "mce": both, "validation": None},
+    }
+    written["arms"]["b"]["corruptions"] = {
+        **own,
+        **{"frost": "synthetic frost", "mce": {**both, "imagenet_c": None}},
+        "validation": mean(0.4, 0.01),
+    }
+    run = load_run(save(tmp_path / "run", written))
+    table = corruption_table([run])
+    assert table is not None
+    first, second = shown(table).values()
+    assert first["images"] == "published"
+    assert second["images"] == "regenerated, synthetic frost"
+    assert first["mCE (CIFAR-C)"] == "25.0 [24.0, 26.0]"
+    assert first["mCE (ImageNet-C)"] == "110 [105, 115]"
+    assert second["mCE (ImageNet-C)"] == first["validation kinds"] == labels.MISSING
+    assert second["validation kinds"] == "40.0 [39.0, 41.0]"
+    assert (
+        "mCE (ImageNet-C) is the same with each kind's error divided" in table.caption
+    )
+    overview = overview_table([run])
+    assert overview is not None
+    assert "published or regenerated, synthetic frost" in overview.caption
+    files = write_report([tmp_path / "run"], tmp_path / "out", against=None)
+    assert tmp_path / "out" / "corruptions.md" in files
+    page = (tmp_path / "out" / "corruptions.md").read_text()
+    assert "| published |" in page
+    assert "| regenerated, synthetic frost |" in page
 
 
 def test_an_estimate_at_its_limit_is_said_to_be(

@@ -70,7 +70,7 @@ def test_files_beside_the_report_have_them_too(
     folder = save(tmp_path / "demo", judged)
     files = write_report([folder], tmp_path / "out", against="deacl")
     pages = {file.name: file.read_text() for file in files if file.suffix == ".md"}
-    assert set(pages) == {"report.md", "overview.md", "terms.md"}
+    assert set(pages) == {"report.md", "overview.md", "corruptions.md", "terms.md"}
     for text in pages.values():
         assert "simclr [fail]" in text
         assert "[fail] simclr: attacks were led astray" in text
