@@ -1,6 +1,7 @@
 """Bounds what all tests share: threads, and what is skipped where."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -17,6 +18,10 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_configure() -> None:
+    # A shell's jobs in the background begin with Ctrl-C ignored, and so would all that
+    # tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     settings.load_profile("repeatable")
 
