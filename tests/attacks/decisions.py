@@ -65,18 +65,19 @@ def compared(
     return found
 
 
-def main(count: int, queries: int) -> None:
-    """On the first images of the fixture that its network is right about."""
+def on_the_fixture(count: int, queries: int) -> dict[str, Tensor]:
+    """Distances by name, on its first images that its network is right about."""
     from tests.attacks import test_attacks_fixture as fixture
 
-    torch.set_num_threads(1)
     about = fixture.read_about()
     x, y = fixture.read_images(about)
     model = fixture.network()
     with torch.no_grad():
         places = (model(x).argmax(1) == y).nonzero()[:count, 0]
-    compared((tangent(queries), hopskipjump(queries)), model, x[places], y[places])
+    attacks = tangent(queries), hopskipjump(queries)
+    return compared(attacks, model, x[places], y[places])
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]))
+    torch.set_num_threads(1)
+    on_the_fixture(*map(int, sys.argv[1:3]))

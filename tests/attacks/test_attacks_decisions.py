@@ -14,7 +14,13 @@ from rrl_dist.attacks.foolbox_attacks import FoolboxAttack
 from rrl_dist.attacks.starts import start_images
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.randomness import torch_stream
-from tests.attacks.decisions import boundary, compared, hopskipjump, tangent
+from tests.attacks.decisions import (
+    boundary,
+    compared,
+    hopskipjump,
+    on_the_fixture,
+    tangent,
+)
 from tests.attacks.test_attacks_tangent import right
 
 with warnings.catch_warnings():
@@ -155,4 +161,10 @@ def test_tangent_is_as_near_as_hopskipjump(
     x, y = right(model, unseen, 32)
     attacks = (tangent(queries), hopskipjump(queries))
     ours, theirs = compared(attacks, model, x, y).values()
+    assert ours.median() <= 1.05 * theirs.median()
+
+
+@pytest.mark.long
+def test_on_cifar10_too_with_the_default_of_queries() -> None:
+    ours, theirs = on_the_fixture(64, 5000).values()
     assert ours.median() <= 1.05 * theirs.median()
