@@ -10,6 +10,7 @@ from typing import Any
 
 from rrl_dist.evaluate.source import Source
 from rrl_dist.experiment import Experiment
+from rrl_dist.judges import Judge
 from rrl_dist.tasks import Part
 from rrl_dist.training.journal import read_metrics
 
@@ -30,14 +31,20 @@ def overfitting(config: Config) -> dict[str, Any]:
     if "train" in config:
         found["train"] = _repeated(config["train"], batches)
     if "protocol" in config:
-        own = config["protocol"]
-        found["protocol"] = {**own, "train": _repeated(own["train"], batches)}
+        found["protocol"] = _protocol(config["protocol"], batches)
+    if config.get("protocols") is not None:
+        several = dict(config["protocols"])
+        found["protocols"] = {k: _protocol(v, batches) for k, v in several.items()}
     if "arms" in config:
         found["arms"] = {
             arm: {**own, "train": _repeated(own["train"], batches)}
             for arm, own in config["arms"].items()
         }
     return found
+
+
+def _protocol(own: Config, batches: int) -> dict[str, Any]:
+    return {**own, "train": _repeated(own["train"], batches)}
 
 
 def _repeated(train: Config, batches: int) -> dict[str, Any]:
@@ -66,7 +73,7 @@ class Overfitting(Experiment):
         self.display.notify(told(read_metrics(folder / "metrics.jsonl"), batches))
         return folder
 
-    def evaluate(self, arm: str, part: Part, source: Source) -> dict[str, Any]:
+    def evaluate(self, arm: str, judge: Judge, source: Source) -> dict[str, Any]:
         """Nothing."""
         return {}
 

@@ -7,7 +7,7 @@ from typing import Any
 from rrl_dist import __version__
 from rrl_dist.core.errors import UserError
 from rrl_dist.models.artefact import load_artefact, projector_hash
-from rrl_dist.training.build import offered
+from rrl_dist.training.build import head_of, offered
 
 Config = Mapping[str, Any]
 
@@ -54,6 +54,7 @@ def probe_stage(config: Config, encoder: Path) -> dict[str, Any]:
         "probe": None,
         "init": str(encoder),
         "teacher": str(encoder) if taught else None,
+        **{key: own[key] for key in ("head", "batch_norm", "cache_features")},
         "protocol": own["name"],
     }
 
@@ -105,6 +106,7 @@ def identifying(stage: Config) -> dict[str, Any]:
     if stage["teacher"] is not None:
         parents["teacher_projector"] = projector_hash(Path(stage["teacher"]))
     settings = {key: _of_effect(stage[key]) for key in (*_IDENTIFYING, "train")}
+    settings |= head_of(stage)
     # The rest of a strategy, as the number of workers, changes last digits only.
     settings["precision"] = stage["strategy"]["precision"]
     return {"code": __version__, **settings, **parents}

@@ -1,7 +1,8 @@
 """The data set as stages see it: whole for pretraining, cut into tasks for the rest.
 
-A task is some of the data set's classes: an encoder that was trained on others, without
-their labels, gets a linear head for them and is attacked on them.
+A task is some of the data set's classes, or another data set: an encoder that was
+trained on other images, without their labels, gets a head for these and is attacked on
+them.
 """
 
 import re
@@ -14,15 +15,15 @@ from typing import Any
 from rrl_dist.core.errors import UserError
 from rrl_dist.data.datasets import DataSource, ImageSet
 from rrl_dist.data.prepare import stored_as
-from rrl_dist.evaluate.comparison import entry_name
 from rrl_dist.evaluate.corruption_files import check_files
+from rrl_dist.evaluate.entries import Entry
 from rrl_dist.training.build import build
 
 Config = Mapping[str, Any]
 
 TRAINED = ("pretrain", "train", "val")
 ATTACKED = ("test", "val")
-_NAME = re.compile(r"[\w.-]+", re.ASCII)
+NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,17 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The classes of a data set that some stages work on.
+    """The images that some stages work on.
 
     Attributes:
         task: its name; None for the data set as `data` cuts it.
         data: configuration of the data set with these classes.
+        transfers: whether it is another data set than the one of the encoders.
     """
 
     task: str | None
     data: Config
+    transfers: bool = False
 
     @cached_property
     def source(self) -> DataSource:
@@ -69,7 +72,7 @@ class Part:
 
     def entry(self, arm: str) -> str:
         """An arm on this part, as stages and results name it."""
-        return entry_name(arm, self.task)
+        return Entry(arm, self.task).name
 
     def check(self) -> None:
         """Find mistakes before an image is read.
@@ -84,9 +87,18 @@ class Part:
             self.source.check()
             count = self.source.num_classes
         except UserError as error:
-            raise UserError(str(error).replace("data.classes", key)) from None
+            raise UserError(self._told(str(error), key)) from None
         if count < 2:
             raise UserError(f"{key} has one class; name at least two to tell apart")
+
+    def _told(self, told: str, key: str) -> str:
+        """A mistake under the keys that the task has it from."""
+        own = {"classes": key}
+        if self.transfers:
+            own = {name: f"{key}.{name}" for name in self.data}
+        for name, there in own.items():
+            told = told.replace(f"data.{name}", there)
+        return told if key in told else f"task {self.task}: {told}"
 
     def read(
         self, names: Sequence[str] | None = None, *, attacked: str = "test"
@@ -143,10 +155,12 @@ def cut_tasks(config: Config) -> tuple[Part, ...]:
 
     Args:
         config: the experiment's: `data`, `arms` and `tasks`, by name the classes as
-            `data.classes` takes them, or None.
+            `data.classes` takes them, or the whole configuration of a data set; or
+            None.
 
     Raises:
-        UserError: no task, an odd name, or two names that would fall together.
+        UserError: no task, an odd name, two names that would fall together, or images
+            of another size than the encoders'.
     """
     tasks = config.get("tasks")
     if tasks is None:
@@ -156,17 +170,31 @@ def cut_tasks(config: Config) -> tuple[Part, ...]:
             f"tasks={tasks} names none; give tasks={{NAME: [CLASS, CLASS]}}, or null"
         )
     parts = []
-    for name, classes in tasks.items():
-        if not _NAME.fullmatch(str(name)):
+    for name, task in tasks.items():
+        if not NAME.fullmatch(str(name)):
             raise UserError(
                 f"tasks.{name}: a task's name is part of file names; use letters, "
                 "digits, '_', '.' and '-'"
             )
-        if not isinstance(classes, list | tuple):
-            raise UserError(f"tasks.{name}={classes}; give a list, such as [0,1]")
-        parts.append(Part(str(name), {**config["data"], "classes": list(classes)}))
+        parts.append(_part(str(name), task, config["data"]))
     _check_names(config["arms"], parts)
     return tuple(parts)
+
+
+def _part(name: str, task: Any, data: Config) -> Part:
+    if isinstance(task, list | tuple):
+        return Part(name, {**data, "classes": list(task)})
+    if not isinstance(task, Mapping) or "_target_" not in task:
+        raise UserError(
+            f"tasks.{name}={task}; give a list, such as [0,1], or a data set by "
+            f"+data@tasks.{name}=DATA"
+        )
+    if task.get("size") != data["size"]:
+        raise UserError(
+            f"tasks.{name}.size={task.get('size')}, and encoders are trained on images "
+            f"of {data['size']} px; set tasks.{name}.size={data['size']}"
+        )
+    return Part(name, dict(task), transfers=True)
 
 
 def _check_names(arms: Config, parts: list[Part]) -> None:

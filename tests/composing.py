@@ -142,6 +142,7 @@ GROUPS = {
     "corruptions": ("evaluate", "corruptions@suite.corruptions"),
     "data": ("pretrain", "data"),
     "experiment": ("run", "experiment"),
+    "head": ("finetune", "head@protocol.head"),
     "model": ("pretrain", "model"),
     "objective": ("pretrain", "objective"),
     "optim": ("pretrain", "optim"),

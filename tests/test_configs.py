@@ -18,8 +18,10 @@ from rrl_dist.data.datasets import DataSource
 from rrl_dist.data.sources import SOURCES
 from rrl_dist.data.views import Views
 from rrl_dist.evaluate.plan import build_suite
+from rrl_dist.judges import check_protocol, judges_of
 from rrl_dist.models.encoder import Classifier
 from rrl_dist.stages import pretrain_stage, probe_stage
+from rrl_dist.tasks import Part
 from rrl_dist.training.build import build, build_encoder
 from rrl_dist.training.cluster import session
 from rrl_dist.training.length import run_length
@@ -197,9 +199,18 @@ def test_cluster(name: str) -> None:
         assert config["max_failures"] >= 0
 
 
+@every("head")
+def test_head(name: str) -> None:
+    config = chosen("head", name)
+    stage = probe_stage(config, Path("nowhere"))
+    h = torch.rand(4, 6)
+    assert build(stage["head"], in_features=6, num_classes=3)(h).shape == (4, 3)
+
+
 @every("protocol")
 def test_protocol(name: str) -> None:
     config = chosen("protocol", name)
+    check_protocol(config["protocol"], "protocol")
     stage = probe_stage(config, Path("nowhere"))
     run_length(stage["train"], None, IMAGES, 1)
     objective = steps(stage, model=tiny_model())
@@ -217,7 +228,9 @@ def test_experiment(name: str, preset: str | None) -> None:
     with torch.device("meta"):
         if parameters(build_encoder(model, seed=0)) >= LARGE:
             model = compose("pretrain", *TINY)["model"]
-    stages = [probe_stage(config, Path("nowhere"))]
+    whole = Part(None, config["data"])
+    judges = judges_of(config, [whole])
+    stages = [judge.stage(config, Path("nowhere")) for judge in judges]
     for arm in ordered(config["arms"]):
         teacher = config["arms"][arm]["teacher"]
         known = None if teacher is None else Path("nowhere")

@@ -119,13 +119,19 @@ def absolute_folders(config: dict[str, Any]) -> dict[str, Any]:
         found[key] = str(Path(config[key]).expanduser().absolute())
     if config.get("teacher") is not None:
         found["teacher"] = str(Path(config["teacher"]).expanduser().absolute())
-    root = config["data"]["root"]
-    if root is not None:
-        absolute = str(Path(root).expanduser().absolute())
-        found["data"] = {**config["data"], "root": absolute}
+    found["data"] = _absolute_root(config["data"])
+    tasks = config.get("tasks")
+    if isinstance(tasks, Mapping):  # some of which are data sets
+        found["tasks"] = {name: _absolute_root(task) for name, task in tasks.items()}
     if "suite" in config:
         found["suite"] = absolute_suite(config["suite"])
     return absolute_copies(found)
+
+
+def _absolute_root(data: Any) -> Any:
+    if not isinstance(data, Mapping) or data.get("root") is None:
+        return data
+    return {**data, "root": str(Path(data["root"]).expanduser().absolute())}
 
 
 def run_folder(config: Mapping[str, Any]) -> Path:

@@ -71,10 +71,11 @@ def evaluate(config: dict[str, Any], config_yaml: str) -> None:
         known = identity("evaluate", arms, config["data"])
         stack.enter_context(open_run(folder, known, config_yaml))
         experiment.prepare()
-        part = experiment.whole
+        (judge,) = experiment.judges
         if encoder is not None:
-            source = Source(str(experiment.probe(arm, part, encoder)))
-        experiment.summarize({(arm, None): experiment.evaluate(arm, part, source)})
+            source = Source(str(experiment.probe(arm, judge, encoder)))
+        found = experiment.evaluate(arm, judge, source)
+        experiment.summarize({judge.entry(arm): found})
     show([folder], folder, terminal)
 
 

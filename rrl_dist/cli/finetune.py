@@ -50,5 +50,6 @@ def finetune(config: dict[str, Any], config_yaml: str) -> None:
                 "encoder is taken, and gets a new head"
             )
         experiment.prepare()
-        experiment.probe(arm, experiment.whole, init)
+        (judge,) = experiment.judges
+        experiment.probe(arm, judge, init)
     terminal.notify(f"{folder / 'classifiers' / arm}")

@@ -24,6 +24,7 @@ from rrl_dist.core.errors import UserError
 # Where keys may be added: names that a person chooses, and what has a default.
 _TAKEN = (
     *(("arms", "*"), ("arms", "*", "split"), ("tasks", "*")),
+    ("protocols", "*"),
     ("suite", "attacks", "*"),
 )
 _NEAR = 0.6  # of difflib's ratio; below it a proposal is a guess

@@ -7,7 +7,8 @@ import torch
 from rich.table import Table
 
 from rrl_dist.evaluate.plan import build_suite
-from rrl_dist.stages import Config, pretrain_stage, probe_stage
+from rrl_dist.judges import Judge, judges_of
+from rrl_dist.stages import Config, pretrain_stage
 from rrl_dist.tasks import Part, attacked_split, cut_tasks
 from rrl_dist.training.devices import gpus_here, own_device
 from rrl_dist.training.forecast import Forecast, as_text, forecast
@@ -24,32 +25,36 @@ def plan(config: Config) -> Table:
     """
     whole = Part(None, config["data"])
     tasks = cut_tasks(config) or (whole,)
+    judges = judges_of(config, tasks)
     attacked = attacked_split(config)
-    counts = {p: _counts(p, attacked) for p in dict.fromkeys([whole, *tasks])}
+    parts = dict.fromkeys([whole, *tasks])
+    counts = {part: _counts(part, attacked, judges) for part in parts}
     table = Table(title=f"{config['name']}: stages", title_justify="left")
     for column in ("stage", "work", "memory a worker", "hours", "disk"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     table.add_row(*_data_row(whole, counts))
     device = own_device({"gpu": config["cluster"]["gpu"] and gpus_here() > 0})
     hours = 0.0
-    for name, part, stage in _training_stages(config, whole, tasks):
+    for name, part, stage in _training_stages(config, whole, judges):
         steps, found = _forecast(config, stage, part, counts[part], device)
         hours += found.hours
         table.add_row(name, f"{steps} steps", *_needs(found))
     measured = config["cluster"].get("overfit") is None
     for arm in ordered(config["arms"]) if measured else ():
-        for part in tasks:
-            name = f"evaluate-{part.entry(arm)}"
-            table.add_row(name, _attacks(config, counts[part][attacked]), "", "", "")
+        for judge in judges:
+            name = f"evaluate-{judge.entry(arm).name}"
+            images = counts[judge.part][attacked]
+            table.add_row(name, _attacks(config, images), "", "", "")
     table.caption = (
         f"measured on this machine; training takes about {_hours(hours)} in all"
     )
     return table
 
 
-def _counts(part: Part, attacked: str) -> dict[str, int]:
+def _counts(part: Part, attacked: str, judges: Sequence[Judge]) -> dict[str, int]:
     part.check()
-    read = part.read(attacked=attacked)
+    heads = {judge.split for judge in judges if judge.part is part}
+    read = part.read(sorted(heads)) | part.read(attacked=attacked)
     return {name: len(split) for name, split in read.items()}
 
 
@@ -57,7 +62,10 @@ def _data_row(whole: Part, counts: Mapping[Part, Mapping[str, int]]) -> tuple[st
     """Images of the data set, and what their `.beton` files take."""
     stored = sum(counts[whole][name] for name in ("pretrain", "train"))
     stored += sum(count["train"] for part, count in counts.items() if part.task)
-    images = sum(count for name, count in counts[whole].items() if name != "val")
+    shares = [c for own in counts.values() for name, c in own.items() if "@" in name]
+    stored += sum(shares)
+    once = {name: c for name, c in counts[whole].items() if "@" not in name}
+    images = sum(count for name, count in once.items() if name != "val")
     size = stored * 3 * whole.source.size**2
     return "data", f"{images} images", "", "", as_text(size)
 
@@ -85,7 +93,7 @@ def _forecast(
 
 
 def _training_stages(
-    config: Config, whole: Part, tasks: Sequence[Part]
+    config: Config, whole: Part, judges: Sequence[Judge]
 ) -> Iterator[tuple[str, Part, dict[str, Any]]]:
     """Name, images and configuration of each."""
     arms = ordered(config["arms"])
@@ -94,10 +102,9 @@ def _training_stages(
         known = None if teacher is None else UNTRAINED
         yield f"pretrain-{arm}", whole, pretrain_stage(config, arm, known)
     for arm in arms:
-        for part in tasks:
-            stage = probe_stage({**config, "data": part.data}, UNTRAINED)
-            own = {**stage, "model": config["model"]}
-            yield f"probe-{part.entry(arm)}", part, own
+        for judge in judges:
+            own = {**judge.stage(config, UNTRAINED), "model": config["model"]}
+            yield f"probe-{judge.entry(arm).name}", judge.part, own
 
 
 def _attacks(config: Config, images: int) -> str:

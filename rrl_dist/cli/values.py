@@ -18,6 +18,8 @@ _NULLABLE = {
     "init": "folder",
     "against": "arm",
     "tasks": {"NAME": [0, 1]},
+    "protocols": {"NAME": {}},
+    "head_seeds": [0, 1],
     "out": "folder",
     "curve": {"attack": "name"},
     "search": {"attack": "name"},

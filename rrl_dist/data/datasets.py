@@ -18,7 +18,7 @@ from rrl_dist.data.folder import (
     report_unreadable,
 )
 from rrl_dist.data.sources import SOURCES, Part, Request, Source
-from rrl_dist.data.split import stratified
+from rrl_dist.data.split import labelled, share_of, stratified
 
 SPLITS = ("train", "val", "test", "pretrain")
 
@@ -163,10 +163,14 @@ class DataSource:
 
         "train" is the training part without "val"; "pretrain" adds the unlabelled
         images where the data set has them, with an index after the training part's.
+        "train@0.01" is a hundredth of each class of "train", see `labelled`.
 
         Raises:
             UserError: if the data cannot be read, or the split is unknown or empty.
         """
+        whole, part_of, share = split.partition("@")
+        if part_of:
+            return self._share(self.split(whole), share_of(share))
         if split not in SPLITS:
             raise UserError(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
         part = self._source.read(self._request, "test" if split == "test" else "train")
@@ -184,6 +188,11 @@ class DataSource:
         if split == "pretrain" and self._source.unlabelled:
             return self._with_unlabelled(kept, len(part.labels))
         return kept
+
+    def _share(self, images: ImageSet, share: float) -> ImageSet:
+        key = (self.name,)
+        chosen = labelled(images.labels, images.index, fraction=share, key=key)
+        return replace(images.select(chosen), name=f"{images.name}@{share:g}")
 
     @property
     def _source(self) -> Source:

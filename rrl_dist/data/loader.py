@@ -26,7 +26,8 @@ class RawBatch:
     """Stored images, not augmented; the tensors are the receiver's to keep.
 
     Attributes:
-        images: [N, 3, H, W] uint8, contiguous.
+        images: [N, 3, H, W] uint8, contiguous; or [N, D] float32, a frozen encoder's
+            features in place of images.
         labels: [N] int64; -1 where there is none.
         index: [N] int64, each sample's place in its data set.
     """

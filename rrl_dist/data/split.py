@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rrl_dist.core.errors import UserError
 from rrl_dist.core.randomness import Key, uniform
 
 # Not the run's seed: runs with different seeds must be validated on the same images.
@@ -39,3 +40,48 @@ def stratified(
         order = np.argsort(draws[members].numpy(), kind="stable")
         chosen[members[order[:count]]] = True
     return chosen
+
+
+def labelled(
+    labels: NDArray[np.int64],
+    index: NDArray[np.int64],
+    *,
+    fraction: float,
+    key: tuple[Key, ...],
+) -> NDArray[np.int64]:
+    """Choose the images whose labels may be used: so much of each class.
+
+    Every class gives at least one image. A smaller choice lies within a larger one,
+    and which images of a class are chosen depends neither on their order nor on the
+    other classes.
+
+    Args:
+        labels, index: [N] int64 each; samples with a negative label are never chosen.
+        fraction: in (0, 1].
+        key: names the choice.
+
+    Returns:
+        [M] int64, positions in ascending order.
+    """
+    draws = uniform(_SEED, "labels", *key, index=torch.as_tensor(index), n=1)[:, 0]
+    order = np.lexsort((index, draws.numpy()))
+    chosen = []
+    for label in np.unique(labels[labels >= 0]):
+        members = order[labels[order] == label]
+        chosen.append(members[: max(1, int(fraction * len(members) + 0.5))])
+    return np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *chosen]))
+
+
+def share_of(text: str) -> float:
+    """The number in (0, 1] behind the "@" of a split such as "train@0.01".
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise UserError(f"{text!r} is no share of a split; give one in (0, 1]")
+    return share

@@ -3,19 +3,13 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rrl_dist.evaluate.entries import Entry
+from rrl_dist.evaluate.heads import over_heads
 from rrl_dist.training.build import build
 from rrl_dist.training.lineage import teachers
 
 Config = Mapping[str, Any]
 SCHEMA = 3
-
-
-Entry = tuple[str, str | None]
-
-
-def entry_name(arm: str, task: str | None) -> str:
-    """An arm on a task, as stages, folders and results name it."""
-    return arm if task is None else f"{arm}-{task}"
 
 
 def compare(config: Config, found: Mapping[Entry, Config]) -> dict[str, Any]:
@@ -25,14 +19,14 @@ def compare(config: Config, found: Mapping[Entry, Config]) -> dict[str, Any]:
         config: the experiment's. A classifier that is not this project's has its
             name as `model` and as its arm's `objective`. Without `protocol`,
             `made_by` is the name of the one that made the classifier, if known.
-        found: numbers by arm and task (None where the data set is not cut into tasks),
-            in the order to show them.
+        found: numbers by what they are about, in the order to show them.
     """
     ball, curve = build(config["ball"]), config["suite"]["curve"]
     about = {
         "backbone": _backbone_name(config["model"]),
         "protocol": _protocol_of(config),
     }
+    heads = over_heads(found)
     return {
         "schema": SCHEMA,
         "name": config["name"],
@@ -44,16 +38,18 @@ def compare(config: Config, found: Mapping[Entry, Config]) -> dict[str, Any]:
         "eps": ball.eps,
         "curve_attack": None if curve is None else curve["attack"],
         **_tasks(config),
-        "arm_order": [entry_name(*entry) for entry in found],
+        "arm_order": [entry.name for entry in found],
         "arms": {
-            entry_name(arm, task): {
-                "objective": _method_of(config["arms"][arm]["objective"]),
+            entry.name: {
+                "objective": _method_of(config["arms"][entry.arm]["objective"]),
                 **about,
-                **({} if task is None else {"arm": arm, "task": task}),
+                **entry.parts,
+                **_set_of(config, entry.task),
                 **{k: v for k, v in numbers.items() if k != "schema"},
             }
-            for (arm, task), numbers in found.items()
+            for entry, numbers in found.items()
         },
+        **({"heads": heads} if heads else {}),
     }
 
 
@@ -65,9 +61,22 @@ def _protocol_of(config: Config) -> str | None:
 
 
 def _tasks(config: Config) -> dict[str, Any]:
-    """The tasks' classes, where there are tasks."""
+    """The tasks' classes, where there are tasks; null for all of another data set."""
     tasks = config.get("tasks")
-    return {} if tasks is None else {"tasks": {k: list(v) for k, v in tasks.items()}}
+    if tasks is None:
+        return {}
+    classes = {k: v["classes"] if _is_set(v) else v for k, v in tasks.items()}
+    return {"tasks": {k: None if v is None else list(v) for k, v in classes.items()}}
+
+
+def _is_set(task: Any) -> bool:
+    return isinstance(task, Mapping)
+
+
+def _set_of(config: Config, task: str | None) -> dict[str, str]:
+    """The data set of a task that has its own."""
+    own: Any = None if task is None else config["tasks"][task]
+    return {"data": str(own["name"])} if _is_set(own) else {}
 
 
 def costs(
@@ -80,17 +89,17 @@ def costs(
 
     Args:
         arms: the experiment's arms, with their teachers.
-        entries: arms and tasks that were evaluated.
+        entries: what was evaluated.
         seconds: by stage, such as "pretrain-simclr".
         device: in words.
     """
     by_entry = {}
-    for arm, task in entries:
-        entry = entry_name(arm, task)
-        mine = [f"pretrain-{name}" for name in (arm, *teachers(arms, arm))]
-        mine += [f"{kind}-{entry}" for kind in ("probe", "evaluate")]
+    for entry in entries:
+        line = (entry.arm, *teachers(arms, entry.arm))
+        mine = [f"pretrain-{arm}" for arm in line]
+        mine += [f"{kind}-{entry.name}" for kind in ("probe", "evaluate")]
         spent = sum(seconds.get(name, 0.0) for name in mine)
-        by_entry[entry] = {"seconds": round(spent, 1)}
+        by_entry[entry.name] = {"seconds": round(spent, 1)}
     return {
         "stages": {name: {"seconds": value} for name, value in seconds.items()},
         "arms": by_entry,

@@ -91,7 +91,7 @@ def _entry(results: Mapping[str, Any], arm: str, images: int) -> dict[str, Any] 
             "authors": None,
             "additional_data": None,
             "number_forward_passes": 1,
-            "dataset": results["data"],
+            "dataset": own.get("data", results["data"]),
             "venue": None,
             "architecture": own["backbone"],
             "eps": _radius(norm, eps),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from rrl_dist.core.errors import UserError
+from rrl_dist.core.storage import read_json
 
 Kind = Literal["own", "timm", "torchvision", "function"]
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -70,8 +71,14 @@ class Source:
 
     @property
     def has_encoder(self) -> bool:
-        """Whether features and head can be told apart."""
-        return self.kind == "own"
+        """Whether features and a linear head can be told apart."""
+        about = self.path / "model.json"
+        if self.kind != "own" or not about.is_file():
+            return self.kind == "own"
+        try:
+            return read_json(about).get("head") is None
+        except (ValueError, AttributeError):  # told of where the model is loaded
+            return True
 
     @property
     def path(self) -> Path:

@@ -33,6 +33,7 @@ class Artefact:
         classes: names of the head's classes; empty for an encoder without a head.
         sha256: hash of the weights' file, which names the model.
         training: the configuration that it was trained with.
+        head: configuration of a classifier's head that is not linear; None of others.
     """
 
     state: dict[str, Tensor]
@@ -40,6 +41,7 @@ class Artefact:
     classes: tuple[str, ...]
     sha256: str
     training: dict[str, Any]
+    head: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,11 @@ def save_artefact(
     classes: tuple[str, ...],
     training: dict[str, Any],
     projector: Head | None = None,
+    head: dict[str, Any] | None = None,
 ) -> str:
     """Write `module` to `folder`; returns the hash of its weights.
+
+    `head` is the configuration of a classifier's head that is not linear.
 
     The weights come first: a `model.json` always speaks of the files beside it.
     """
@@ -77,6 +82,8 @@ def save_artefact(
         "sha256": sha256,
         "training": training,
     }
+    if head is not None:
+        described["head"] = head
     if projector is not None:
         written = _write_weights(folder / PROJECTOR, projector.state)
         described["projector"] = {"config": projector.config, "sha256": written}
@@ -111,6 +118,7 @@ def load_artefact(folder: Path) -> Artefact:
         tuple(about["classes"]),
         about["sha256"],
         about["training"],
+        about.get("head"),
     )
 
 

@@ -78,3 +78,23 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.head(self.encoder(x)))
+
+
+class DeepClassifier(nn.Module):
+    """Encoder and another head, which is more than a matrix: it has no bound, and is
+    attacked as a classifier that shows no features."""
+
+    def __init__(self, encoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, H, W] in [0, 1] -> logits [N, K]."""
+        return cast(Tensor, self.head(self.encoder(x)))
+
+
+def classifier(encoder: nn.Module, head: nn.Module) -> Classifier | DeepClassifier:
+    """The two as one module, of the class that tells what head it has."""
+    if isinstance(head, nn.Linear):
+        return Classifier(encoder, head)
+    return DeepClassifier(encoder, head)

@@ -93,6 +93,33 @@ class PlainProjector(nn.Module):
         return cast(Tensor, self.mlp(h))
 
 
+def linear_head(in_features: int, num_classes: int) -> nn.Linear:
+    """One linear layer: features [N, D] -> logits [N, K]."""
+    return nn.Linear(in_features, num_classes)
+
+
+class MLPHead(nn.Module):
+    """Two linear layers, batch norm over all workers and ReLU between them.
+
+    The classifier's MLP of schzhu/learning-adversarially-robust-representations, but
+    for its dropout of 0.1.
+
+    Args:
+        in_features: D.
+        num_classes: K.
+        hidden: width between the layers.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, *, hidden: int) -> None:
+        super().__init__()
+        mlp = _mlp(in_features, hidden=hidden, out=num_classes, layers=2, bias=True)
+        self.mlp = convert_sync_bn(mlp)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Features [N, D] -> logits [N, K]."""
+        return cast(Tensor, self.mlp(h))
+
+
 class Predictor(nn.Module):
     """From one view's projection to another's: [N, D] -> [N, D], as a `Projector`.
 

@@ -26,6 +26,8 @@ class Objective(nn.Module):
             copy's; it is then called where weights are whole. Trained ones are the
             optimizer's, which may hold copies of them.
         has_distribution: whether it has `distribution`.
+        reads_features: whether its views may be features [N, D] in place of images,
+            where its encoder is frozen.
     """
 
     encoder: nn.Module
@@ -34,6 +36,7 @@ class Objective(nn.Module):
     reads_weights = False
     moves_weights = False
     has_distribution = False
+    reads_features = False
 
     def inner(self, batch: Batch) -> Batch:
         """The inner maximization, on the raw module: adds to `batch.extras`.

@@ -21,7 +21,12 @@ from rrl_dist.attacks.ascent import ascend, check_attack
 from rrl_dist.attacks.balls import Ball
 from rrl_dist.core.batch import Batch
 from rrl_dist.core.modes import evaluating, frozen
-from rrl_dist.objectives.labelled import Labelled, accuracy, mean_cross_entropy
+from rrl_dist.objectives.labelled import (
+    HeadMaker,
+    Labelled,
+    accuracy,
+    mean_cross_entropy,
+)
 from rrl_dist.objectives.objective import report
 
 
@@ -29,7 +34,7 @@ class PGDAT(Labelled):
     """Mean cross-entropy of a linear head on attacked images of one view.
 
     Args:
-        encoder, num_classes, train_encoder: as `Labelled`'s.
+        encoder, num_classes, train_encoder, freeze_batch_norm, head: as `Labelled`'s.
         ball: threat model, in [0, 1] pixels.
         steps: of the inner PGD.
         relative_step: step size of the inner PGD as a share of the ball's radius.
@@ -45,13 +50,19 @@ class PGDAT(Labelled):
         encoder: nn.Module,
         num_classes: int,
         train_encoder: bool,
+        freeze_batch_norm: bool,
+        head: HeadMaker,
         ball: Ball,
         steps: int,
         relative_step: float,
         seed: int,
     ) -> None:
         super().__init__(
-            encoder=encoder, num_classes=num_classes, train_encoder=train_encoder
+            encoder=encoder,
+            num_classes=num_classes,
+            train_encoder=train_encoder,
+            freeze_batch_norm=freeze_batch_norm,
+            head=head,
         )
         check_attack(steps=steps, relative_step=relative_step)
         self.ball, self.steps, self.seed = ball, steps, seed

@@ -14,6 +14,8 @@ from rrl_dist.objectives.objective import report
 class Supervised(Labelled):
     """Mean cross-entropy of a linear head on one view; arguments as `Labelled`'s."""
 
+    reads_features = True
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         logits = self.logits(batch.views[0])
         loss = mean_cross_entropy(logits, batch.labels)

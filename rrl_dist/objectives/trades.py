@@ -29,7 +29,12 @@ from rrl_dist.core.collectives import all_mean
 from rrl_dist.core.errors import UserError
 from rrl_dist.core.modes import evaluating, frozen
 from rrl_dist.core.randomness import normal
-from rrl_dist.objectives.labelled import Labelled, accuracy, mean_cross_entropy
+from rrl_dist.objectives.labelled import (
+    HeadMaker,
+    Labelled,
+    accuracy,
+    mean_cross_entropy,
+)
 from rrl_dist.objectives.objective import report
 from rrl_dist.objectives.ramp import check_weight
 from rrl_dist.objectives.terms import divergence
@@ -39,7 +44,7 @@ class TRADES(Labelled):
     """Cross-entropy and divergence of a linear head on one view.
 
     Args:
-        encoder, num_classes, train_encoder: as `Labelled`'s.
+        encoder, num_classes, train_encoder, freeze_batch_norm, head: as `Labelled`'s.
         weight: of the divergence, >= 0.
         ball: threat model, in [0, 1] pixels.
         steps: of the inner PGD.
@@ -58,6 +63,8 @@ class TRADES(Labelled):
         encoder: nn.Module,
         num_classes: int,
         train_encoder: bool,
+        freeze_batch_norm: bool,
+        head: HeadMaker,
         weight: float,
         ball: Ball,
         steps: int,
@@ -66,7 +73,11 @@ class TRADES(Labelled):
         seed: int,
     ) -> None:
         super().__init__(
-            encoder=encoder, num_classes=num_classes, train_encoder=train_encoder
+            encoder=encoder,
+            num_classes=num_classes,
+            train_encoder=train_encoder,
+            freeze_batch_norm=freeze_batch_norm,
+            head=head,
         )
         check_weight(weight)
         check_attack(steps=steps, relative_step=relative_step)

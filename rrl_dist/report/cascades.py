@@ -36,15 +36,16 @@ def _rows(entry: Entry) -> Iterator[tuple[str, ...]]:
         before = [1.0] * len(own)
         for here in zip(*own, strict=True):
             attack = labels.attack(here[0].attack)
-            cells = _accuracy(here), _broken(here, before)
+            cells = _accuracy(entry, here), _broken(here, before)
             yield entry.method, labels.attack(component), attack, *cells
             before = [step.accuracy.value for step in here]
 
 
-def _accuracy(steps: Sequence[Step]) -> str:
+def _accuracy(entry: Entry, steps: Sequence[Step]) -> str:
     if len(steps) == 1:
         return labels.percent(steps[0].accuracy)
-    return labels.plus_minus(spread([100 * s.accuracy.value for s in steps]), 1)
+    values = entry.by_seed([100 * step.accuracy.value for step in steps])
+    return labels.plus_minus(spread(values), 1)
 
 
 def _broken(steps: Sequence[Step], before: Sequence[float]) -> str:

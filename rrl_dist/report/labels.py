@@ -117,3 +117,11 @@ def seeds(run: Run) -> str:
 def several_seeds(runs: Sequence[Run]) -> str:
     """ "3 seeds (0, 1, 2)"."""
     return f"{len(runs)} seeds ({', '.join(str(run.seed) for run in runs)})"
+
+
+def head_seeds(run: Run) -> str | None:
+    """ "3 head seeds (0, 1, 2)"; None where heads have one."""
+    seeds = {arm.head_seed: None for arm in run.arms if arm.head_seed is not None}
+    if len(seeds) < 2:
+        return None
+    return f"{len(seeds)} head seeds ({', '.join(map(str, seeds))})"

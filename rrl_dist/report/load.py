@@ -96,7 +96,10 @@ def _run(results: dict[str, Any], cost: dict[str, Any]) -> Run:
             _arm(name, results["arms"][name], cost.get("arms", {}).get(name))
             for name in results.get("arm_order", results["arms"])
         ),
-        tasks={k: [str(c) for c in v] for k, v in results.get("tasks", {}).items()},
+        tasks={
+            name: [str(one) for one in classes or ()]
+            for name, classes in results.get("tasks", {}).items()
+        },
     )
 
 
@@ -112,7 +115,8 @@ def _arm(name: str, arm: dict[str, Any], cost: dict[str, Any] | None) -> Arm:
         curve=tuple(sorted(points, key=lambda point: point.eps)),
         minutes=None if cost is None else float(cost["seconds"]) / 60,
         arm=str(arm.get("arm", name)),
-        task=None if arm.get("task") is None else str(arm["task"]),
+        task=_optional(str, arm.get("task")),
+        head_seed=_optional(int, arm.get("head_seed")),
         levels=tuple(_level(entry) for entry in arm.get("bound") or ()),
         distance=_optional(_distance, arm.get("distance")),
         representation=_optional(_representation, arm.get("representation")),
@@ -125,6 +129,7 @@ def _arm(name: str, arm: dict[str, Any], cost: dict[str, Any] | None) -> Arm:
         },
         verdict=_optional(_verdict, arm.get("verdict")),
         calibration=_optional(_calibration, arm.get("calibration")),
+        data=_optional(str, arm.get("data")),
     )
 
 

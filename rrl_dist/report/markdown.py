@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rrl_dist.core.errors import UserError
@@ -10,12 +11,14 @@ from rrl_dist.report.calibration import calibration_table
 from rrl_dist.report.cascades import cascade_table
 from rrl_dist.report.corruption import corruption_table
 from rrl_dist.report.distances import distances_table
-from rrl_dist.report.entries import are_seeds
+from rrl_dist.report.entries import are_seeds, heads_together
 from rrl_dist.report.gallery import gallery
+from rrl_dist.report.labels import head_seeds
 from rrl_dist.report.load import load_run
 from rrl_dist.report.measures import bound_table, measures_table
 from rrl_dist.report.overview import overview_table
 from rrl_dist.report.plots import robustness_curve
+from rrl_dist.report.protocols import protocols_table
 from rrl_dist.report.reliability import reliability_diagram
 from rrl_dist.report.run import Run
 from rrl_dist.report.seeds import lead_of_seeds, seeds_table
@@ -27,9 +30,10 @@ from rrl_dist.report.vulnerability import vulnerability_table
 
 EACH_SEED, BOUND = "Each seed", "Bound on the adversarial loss"
 OVERVIEW = "Side by side"
+EACH_HEAD = "Each head"
 CASCADES = "After each attack"
 TRANSFERS = "Images made on others"
-TOO_LONG = (EACH_SEED, BOUND)  # for a terminal
+TOO_LONG = (EACH_SEED, EACH_HEAD, BOUND)  # for a terminal
 
 
 def write_report(
@@ -39,7 +43,9 @@ def write_report(
     `gallery.png`.
 
     Where more than accuracy was measured, the methods side by side are in `overview.md`
-    too, and calibration errors in `calibration.md`.
+    too, calibration errors in `calibration.md`, and errors on corrupted images in
+    `corruptions.md`; where arms were judged by several protocols or heads, these are in
+    `protocols.md`.
 
     With several runs, pictures carry the run's name: `curve-NAME.png`. A run without
     curves or without `gallery/ARM.npz` files gets no such picture.
@@ -62,9 +68,10 @@ def write_report(
     runs = [load_run(folder) for folder in run_folders]
     endings = _endings(runs)
     alone = [] if against is None else _terms(runs, out_folder, against)
-    alone += _alone(overview_table(runs), runs, out_folder / "overview.md")
-    alone += _alone(calibration_table(runs), runs, out_folder / "calibration.md")
-    alone += _alone(corruption_table(runs), runs, out_folder / "corruptions.md")
+    alone += _alone("overview.md", overview_table(runs), runs, out_folder)
+    alone += _alone("protocols.md", protocols_table(runs), runs, out_folder)
+    alone += _alone("calibration.md", calibration_table(runs), runs, out_folder)
+    alone += _alone("corruptions.md", corruption_table(runs), runs, out_folder)
     pictures: list[Path] = []
     parts = ["# " + escape(", ".join(run.name for run in runs))]
     parts += [escape(sentence) for sentence in leads(runs)]
@@ -87,15 +94,23 @@ def leads(runs: Sequence[Run]) -> list[str]:
         return [lead_of_seeds(runs)] if attacked(runs) else []
     names = [f"{run.name}: " if len(runs) > 1 else "" for run in runs]
     told = zip(names, runs, strict=True)
-    return [name + lead(run) for name, run in told if attacked([run])]
+    return [name + _lead(run) for name, run in told if attacked([run])]
+
+
+def _lead(run: Run) -> str:
+    return lead(run) if head_seeds(run) is None else lead_of_seeds([run])
 
 
 def tables(runs: Sequence[Run], against: str | None) -> dict[str, Table]:
     """What there is to show, by title; accuracy comes first and has none."""
     seeds = are_seeds(runs)
-    found = {"": seeds_table(runs) if seeds else robustness_table(runs)}
-    if seeds:
-        found[EACH_SEED] = robustness_table(runs)
+    each, protocols = robustness_table(runs), protocols_table(runs)
+    if protocols is not None:
+        found = {"": protocols, EACH_SEED if seeds else EACH_HEAD: each}
+    elif seeds:
+        found = {"": seeds_table(runs), EACH_SEED: each}
+    else:
+        found = {"": each}
     if against is not None:
         found[f"Against {escape(against)}"] = terms_table(
             compare_terms(runs, against), runs, against
@@ -124,10 +139,13 @@ def _terms(runs: Sequence[Run], out_folder: Path, against: str) -> list[Path]:
     return [page, numbers]
 
 
-def _alone(table: Table | None, runs: Sequence[Run], page: Path) -> list[Path]:
-    """A page of one table, where there is one."""
+def _alone(
+    name: str, table: Table | None, runs: Sequence[Run], out_folder: Path
+) -> list[Path]:
+    """Write a table that there is as a page of its own."""
     if table is None:
         return []
+    page = out_folder / name
     write_bytes(page, noted(table, runs).to_markdown().encode())
     return [page]
 
@@ -146,7 +164,8 @@ def _endings(runs: Sequence[Run]) -> list[str]:
 def _pictures(
     run: Run, folder: Path, out_folder: Path, ending: str
 ) -> list[tuple[str, Path]]:
-    """Draw what the run has; titles and files."""
+    """Draw what the run has, of several heads the first; titles and files."""
+    run = replace(run, arms=tuple(heads[0] for heads in heads_together(run)))
     drawn = []
     if any(arm.curve for arm in run.arms):
         path = out_folder / f"curve{ending}.png"

@@ -3,18 +3,16 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from rrl_dist.core.aggregate import Mean, Proportion
-from rrl_dist.core.seeds import t_interval
 from rrl_dist.report import labels
 from rrl_dist.report.corruption import corruption_error, images_of
-from rrl_dist.report.entries import Entry, Number, are_seeds, entries, value_of
+from rrl_dist.report.entries import PERCENT, Entry, Number, entries, interval_cell
 from rrl_dist.report.measures import WHAT_MOVES, displacement, largest_sigma
 from rrl_dist.report.run import Arm, Run
+from rrl_dist.report.seeds import varied
 from rrl_dist.report.tables import Table, components_of, facts_of
 from rrl_dist.report.vulnerability import how_estimated, vulnerability
 
 Read = Callable[[Arm], Number]
-_PERCENT = 100
 
 
 def overview_table(runs: Sequence[Run]) -> Table | None:
@@ -31,12 +29,12 @@ def overview_table(runs: Sequence[Run]) -> Table | None:
     columns: dict[str, Callable[[Entry], str]] = {}
     for key in components_of(runs):
         columns[labels.attack(key)] = partial(
-            _cell, read=partial(_accuracy, key=key), scale=_PERCENT, places=1
+            interval_cell, read=partial(_accuracy, key=key), scale=PERCENT, places=1
         )
     for title, read in kept.items():
-        scale, places = (_PERCENT, 1) if "%" in title else (1, None)
-        columns[title] = partial(_cell, read=read, scale=scale, places=places)
-    columns["minutes"] = partial(_cell, read=lambda arm: arm.minutes, places=1)
+        scale, places = (PERCENT, 1) if "%" in title else (1, None)
+        columns[title] = partial(interval_cell, read=read, scale=scale, places=places)
+    columns["minutes"] = partial(interval_cell, read=lambda arm: arm.minutes, places=1)
     cells = tuple(
         (row.method, *(make(row) for make in columns.values())) for row in rows
     )
@@ -80,30 +78,12 @@ def _accuracy(arm: Arm, *, key: str) -> Number:
     return arm.components.get(key)
 
 
-def _cell(entry: Entry, *, read: Read, places: int | None, scale: float = 1) -> str:
-    found = [read(arm) for arm in entry.arms]
-    values = [scale * v for v in map(value_of, found) if v is not None]
-    if len(values) < len(found):
-        return labels.MISSING
-    value, low, high = values[0], None, None
-    if len(values) > 1:
-        over = t_interval(values)
-        value, low, high = over.mean, over.low, over.high
-    elif isinstance(found[0], Mean | Proportion) and found[0].count > 1:
-        low, high = scale * found[0].low, scale * found[0].high
-    if scale == _PERCENT and low is not None and high is not None:
-        low, high = max(low, 0.0), min(high, _PERCENT)  # t knows no ends
-    digits = labels.decimals(value) if places is None else places
-    if low is None or high is None:
-        return f"{value:,.{digits}f}"
-    return f"{value:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
-
-
 def _caption(runs: Sequence[Run], told: Sequence[str]) -> str:
-    if are_seeds(runs):
+    over = varied(runs)
+    if over is not None:
         which = (
-            f"{labels.several_seeds(runs)}; intervals are Student's t at 95 % over "
-            "seeds, minutes a seed's"
+            f"{over.told}; intervals are Student's t at 95 % over {over.what}, minutes "
+            "a seed's"
         )
     else:
         which = (

@@ -196,13 +196,15 @@ class Arm:
         worst: share of images that survive all components.
         curve: accuracy against attack size, by growing eps; may be empty.
         minutes: what the arm took, training and evaluation; None where not recorded.
-        arm, task: the two parts of the name; no task where the run has none.
+        arm, task, head_seed: parts of the name; no task where the run has none, no seed
+            where each head was trained with the run's alone.
         levels: the bound by growing eps; may be empty.
         distance, representation, vulnerability, corruptions: None where not measured.
         after: by component that is several attacks in turn, what each of them left
             right, in their order.
         verdict: None where there is none.
         calibration: None in results of earlier versions.
+        data: the task's data set, where it is another than the run's.
     """
 
     name: str
@@ -215,6 +217,7 @@ class Arm:
     minutes: float | None
     arm: str
     task: str | None = None
+    head_seed: int | None = None
     levels: tuple[Level, ...] = ()
     distance: Distance | None = None
     representation: Representation | None = None
@@ -223,6 +226,12 @@ class Arm:
     after: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
     verdict: Verdict | None = None
     calibration: Calibration | None = None
+    data: str | None = None
+
+    @property
+    def row(self) -> str:
+        """Its name but for the head's seed: heads of one row differ in that alone."""
+        return self.name.removesuffix(f"-head{self.head_seed}")
 
 
 @dataclass(frozen=True)
@@ -236,7 +245,8 @@ class Run:
         curve_attack: attack of the curves, such as "pgd20"; None if not recorded.
         device: where it ran, in words; None where not recorded.
         arms: in the order of `arm_order`, in which the experiment ran them.
-        tasks: the classes of each task, as they were given; empty without tasks.
+        tasks: the classes of each task, as they were given, none for all of another
+            data set; empty without tasks.
         settings: what sets it apart from other runs, seed and folders aside, by dotted
             name; None where not recorded.
     """

@@ -178,13 +178,28 @@ def facts_of(run: Run) -> str:
     used = {arm.name: arm.protocol.upper() for arm in run.arms if arm.protocol}
     if len(set(used.values())) == 1:
         protocols = list(used.values())[:1]
+    elif several_protocols(run):  # which names tell
+        protocols = list(dict.fromkeys(used.values()))
     else:
         protocols = [f"{name} {protocol}" for name, protocol in used.items()]
     everything = [p for arm in run.arms for p in (*arm.components.values(), arm.worst)]
     count = labels.images(run, everything)
-    tasks = "; ".join(f"{name} is {_classes(run.tasks[name])}" for name in run.tasks)
+    tasks = "; ".join(f"{name} is {_task(run, name)}" for name in run.tasks)
     about = f"{run.data} ({tasks})" if tasks else run.data
     return ", ".join([about, count, f"{labels.norm(run.norm)} eps {eps}", *protocols])
+
+
+def _task(run: Run, name: str) -> str:
+    """Its data set, where that is another, and its classes."""
+    own = {arm.data for arm in run.arms if arm.task == name and arm.data is not None}
+    words = [*own, *([_classes(run.tasks[name])] if run.tasks[name] else [])]
+    return ", ".join(words)
+
+
+def several_protocols(run: Run) -> bool:
+    """Whether an arm was judged by more than one."""
+    pairs = {(arm.arm, arm.task, arm.protocol) for arm in run.arms}
+    return len(pairs) > len({(arm, task) for arm, task, _ in pairs})
 
 
 def _classes(names: Sequence[str]) -> str:
@@ -194,16 +209,16 @@ def _classes(names: Sequence[str]) -> str:
 
 
 def lead(run: Run) -> str:
-    """The result in one sentence, or one for each task.
+    """The result in one sentence, or one for each task and protocol.
 
     The arm that keeps most under the worst attack is set against the run's first arm,
     or, where the first is itself the best, against the next best.
     """
     where = f"under the worst attack at {labels.threat(run)}"
-    tasks = dict.fromkeys(arm.task for arm in run.arms)
-    return " ".join(
-        _lead([arm for arm in run.arms if arm.task == task], where) for task in tasks
-    )
+    alike: dict[tuple[str | None, str | None], list[Arm]] = {}
+    for arm in run.arms:
+        alike.setdefault((arm.task, arm.protocol), []).append(arm)
+    return " ".join(_lead(arms, where) for arms in alike.values())
 
 
 def _lead(arms: Sequence[Arm], where: str) -> str:

@@ -10,7 +10,15 @@ from rrl_dist.core.errors import UserError
 from rrl_dist.core.seeds import Interval, spread, t_interval
 from rrl_dist.report import labels
 from rrl_dist.report.corruption import corruption_error, error_on, kinds_of
-from rrl_dist.report.entries import Number, mark, not_seeds, titled, value_of
+from rrl_dist.report.entries import (
+    Entry,
+    Number,
+    entries,
+    mark,
+    not_seeds,
+    titled,
+    value_of,
+)
 from rrl_dist.report.measures import (
     WHAT_MOVES,
     bound_gap,
@@ -19,8 +27,8 @@ from rrl_dist.report.measures import (
     sigma_squared,
 )
 from rrl_dist.report.run import Arm, Run
-from rrl_dist.report.seeds import WHAT_VARIES
-from rrl_dist.report.tables import Table, facts_of
+from rrl_dist.report.seeds import varied, what_varies
+from rrl_dist.report.tables import Table, facts_of, several_protocols
 from rrl_dist.report.vulnerability import vulnerability
 
 Read = Callable[[Arm, float], float | None]
@@ -136,36 +144,41 @@ def compare_terms(runs: Sequence[Run], against: str) -> list[Term]:
         raise UserError(f"against={against} is no arm; choose one of {', '.join(arms)}")
     if len(arms) == 1:
         raise UserError(f"{against} is the only arm; there is none to set against it")
-    off = {
-        arm.task: place for place, arm in enumerate(runs[0].arms) if arm.arm == against
-    }
+    rows = entries(runs)
+    off = {_alike(row.arms[0]): row for row in rows if row.arms[0].arm == against}
     found = []
-    for place, arm in enumerate(runs[0].arms):
-        if arm.arm != against and arm.task in off:
-            pairs = [(run.arms[off[arm.task]], run.arms[place]) for run in runs]
-            found += _terms(pairs, runs[0].eps, _measures(runs))
+    for row in rows:
+        without = off.get(_alike(row.arms[0]))
+        if without not in (None, row):
+            found += _terms(without, row, _measures(runs))
     return found
 
 
-def _terms(
-    pairs: Sequence[tuple[Arm, Arm]], eps: float, measures: Sequence[Measure]
-) -> list[Term]:
+def _alike(arm: Arm) -> tuple[str | None, str | None]:
+    """What arms share that are set against each other."""
+    return arm.task, arm.protocol
+
+
+def _terms(one: Entry, other: Entry, measures: Sequence[Measure]) -> list[Term]:
     """The measures that are there with the term off and on, under every seed."""
     found = []
     for measure in measures:
-        off = [measure.read(one, eps) for one, _ in pairs]
-        on = [measure.read(other, eps) for _, other in pairs]
-        before = tuple(value for value in off if value is not None)
-        after = tuple(value for value in on if value is not None)
-        if len(before) == len(after) == len(pairs):
-            moved = [b - a for a, b in zip(before, after, strict=True)]
-            found.append(Term(pairs[0][1], measure, before, after, t_interval(moved)))
+        off, on = (_values(row, measure) for row in (one, other))
+        if off is not None and on is not None:
+            moved = [b - a for a, b in zip(off, on, strict=True)]
+            between = t_interval(moved)
+            found.append(Term(other.arms[0], measure, tuple(off), tuple(on), between))
     return found
+
+
+def _values(row: Entry, measure: Measure) -> list[float] | None:
+    return row.values(lambda arm: measure.read(arm, row.eps))
 
 
 def terms_table(terms: Sequence[Term], runs: Sequence[Run], against: str) -> Table:
     """A row for each arm, task and measure."""
     tasks = any(term.arm.task is not None for term in terms)
+    several = several_protocols(runs[0])
     rows = []
     for term in terms:
         places = term.measure.places
@@ -174,6 +187,7 @@ def terms_table(terms: Sequence[Term], runs: Sequence[Run], against: str) -> Tab
             (
                 titled(term.arm.arm, term.arm.objective) + _mark(runs, term.arm.name),
                 *([str(term.arm.task)] if tasks else []),
+                *([str(term.arm.protocol)] if several else []),
                 _title(term),
                 labels.plus_minus(off, places),
                 labels.plus_minus(on, places),
@@ -182,7 +196,8 @@ def terms_table(terms: Sequence[Term], runs: Sequence[Run], against: str) -> Tab
                 ", ".join(_signed(value, term) for value in _by_seed(term)),
             )
         )
-    first = ("method", "task", "measure") if tasks else ("method", "measure")
+    parts = [*(["task"] if tasks else []), *(["protocol"] if several else [])]
+    first = ("method", *parts, "measure")
     off_mark = _mark(runs, *(a.name for a in runs[0].arms if a.arm == against))
     last = (f"off: {against}{off_mark}", "on", "difference", "ratio", "by seed")
     return Table((*first, *last), tuple(rows), _caption(runs, against), len(first))
@@ -220,12 +235,13 @@ def _moved(term: Term) -> str:
 
 
 def _caption(runs: Sequence[Run], against: str) -> str:
-    if len(runs) == 1:
+    over = varied(runs)
+    if over is None:
         told = "One seed: no interval can be given."
     else:
         told = (
-            f"{labels.several_seeds(runs)}: {WHAT_VARIES}, and the difference's "
-            "interval is Student's t at 95 % over the differences by seed."
+            f"{over.told}: {what_varies(over)}, and the difference's interval is "
+            "Student's t at 95 % over the differences by seed."
         )
     return (
         f"{facts_of(runs[0])}. Off is {against}, on is the row's method; their "
@@ -246,6 +262,7 @@ def as_json(terms: Sequence[Term], runs: Sequence[Run], against: str) -> dict[st
             {
                 "arm": term.arm.arm,
                 "task": term.arm.task,
+                "protocol": term.arm.protocol,
                 "objective": term.arm.objective,
                 "measure": term.measure.key,
                 "off": [rounded(value) for value in term.off],

@@ -39,4 +39,6 @@ def _cell(entry: Entry, component: str) -> str:
     shares = [arm.components[component] for arm in entry.arms]
     if len(shares) == 1:
         return labels.percent(shares[0])
-    return labels.plus_minus(spread([100 * share.value for share in shares]), 1)
+    return labels.plus_minus(
+        spread(entry.by_seed([100 * share.value for share in shares])), 1
+    )

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,13 +17,20 @@ from rrl_dist.core.errors import UserError
 from rrl_dist.core.randomness import torch_stream
 from rrl_dist.models.artefact import Artefact, load_artefact, load_strictly
 from rrl_dist.models.backbones import InfomaxCNN, SmallCNN, timm_backbone
-from rrl_dist.models.encoder import Classifier, Encoder
+from rrl_dist.models.encoder import (
+    Classifier,
+    DeepClassifier,
+    Encoder,
+    classifier,
+)
+from rrl_dist.models.heads import MLPHead, linear_head
 from rrl_dist.models.wide_resnet import WideResNet
 from rrl_dist.objectives.objective import Frozen, Objective
 from rrl_dist.training.optim import parameter_groups
 from rrl_dist.training.projector import read_projector
 
 Config = Mapping[str, Any]
+LINEAR = f"{linear_head.__module__}.{linear_head.__qualname__}"
 
 
 def build(config: Config, **extra: Any) -> Any:
@@ -90,8 +98,16 @@ def build_objective(
     num_classes: int,
     image_size: int,
     seed: int,
+    head: Config | None = None,
+    batch_norm: str = "trained",
 ) -> Objective:
     """A method around an encoder, or around another method, its `base`.
+
+    Args:
+        config: of the method.
+        encoder, teacher, num_classes, image_size, seed: what methods may ask for.
+        head: of those that learn from labels; None for a linear one.
+        batch_norm: "frozen" to keep that of an encoder that is trained as it is.
 
     Raises:
         UserError: the method needs a teacher and none is given.
@@ -103,15 +119,23 @@ def build_objective(
         "image_size": image_size,
         "seed": seed,
     }
+    own = {"head": head, "batch_norm": batch_norm}
     config = dict(config)
     if isinstance(config.get("base"), Mapping):
-        parts["base"] = _build_base(config.pop("base"), **parts)
+        parts["base"] = _build_base(config.pop("base"), **parts, **own)
+    parts["head"] = partial(_head, {"_target_": LINEAR} if head is None else head)
+    parts["freeze_batch_norm"] = batch_norm == "frozen"
     offers = offered(config, **parts)
     if "teacher" in offers and teacher is None:
         name = str(config["_target_"]).rpartition(".")[2]
         raise UserError(f"{name} distils a teacher; set teacher=FOLDER of a model")
     with _seeded(seed, "objective"):
         return cast(Objective, build(config, **offers))
+
+
+def head_of(stage: Config) -> dict[str, Any]:
+    """What a stage's protocol says of the head and of batch norm, for the above."""
+    return {key: stage[key] for key in ("head", "batch_norm") if key in stage}
 
 
 def build_optimizer(optim: Config, objective: Objective) -> Optimizer:
@@ -122,6 +146,11 @@ def build_optimizer(optim: Config, objective: Objective) -> Optimizer:
         decay_norm_and_bias=bool(optim["decay_norm_and_bias"]),
     )
     return cast(Optimizer, build(optim["optimizer"], groups=groups))
+
+
+def _head(config: Config, in_features: int, num_classes: int) -> nn.Module:
+    made = build(config, in_features=in_features, num_classes=num_classes)
+    return cast(nn.Module, made)
 
 
 def _build_base(config: Config, **parts: Any) -> Objective:
@@ -148,7 +177,7 @@ def load_encoder(folder: Path) -> tuple[Encoder, Artefact]:
     return encoder, artefact
 
 
-def load_classifier(folder: Path) -> tuple[Classifier, Artefact]:
+def load_classifier(folder: Path) -> tuple[Classifier | DeepClassifier, Artefact]:
     """A classifier on disk, in eval mode.
 
     Raises:
@@ -158,8 +187,8 @@ def load_classifier(folder: Path) -> tuple[Classifier, Artefact]:
     if not artefact.classes:
         raise UserError(f"{folder} is an encoder without a head; probe it first")
     encoder = _described(artefact, folder)
-    head = nn.Linear(encoder.num_features, len(artefact.classes))
-    model = Classifier(encoder, head)
+    head = _described_head(artefact, encoder.num_features, folder)
+    model = classifier(encoder, head)
     load_strictly(model, artefact.state, source=_weights(folder), mend=_FOREIGN)
     return model.eval(), artefact
 
@@ -207,6 +236,24 @@ def _described(artefact: Artefact, folder: Path) -> Encoder:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{folder} describes a model that this version cannot build ({error}); "
+            "give a model that rrl has written"
+        ) from None
+
+
+_HEADS = {f"{made.__module__}.{made.__qualname__}": made for made in (MLPHead,)}
+
+
+def _described_head(artefact: Artefact, in_features: int, folder: Path) -> nn.Module:
+    """As `_described`; a file that tells of no head is of a linear one."""
+    classes = len(artefact.classes)
+    if artefact.head is None:
+        return linear_head(in_features, classes)
+    try:
+        own = dict(artefact.head)
+        return _HEADS[own.pop("_target_")](in_features, classes, **own)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder} describes a head that this version cannot build ({error}); "
             "give a model that rrl has written"
         ) from None
 

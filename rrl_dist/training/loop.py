@@ -154,7 +154,8 @@ class Trainer:
     def _batch(self, raw: RawBatch, *, step: int) -> Batch:
         images = raw.images.to(self.device, non_blocking=True)
         index = raw.index.to(self.device, non_blocking=True)
-        images = images.float() / 255
+        if not images.is_floating_point():
+            images = images.float() / 255
         drawn = self.length.drawn(step)
         epoch = drawn // self.length.steps_per_epoch
         views = self.views(images, index, seed=self.seed, epoch=epoch)

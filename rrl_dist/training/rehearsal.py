@@ -22,11 +22,13 @@ from rrl_dist.training.build import (
     build_encoder,
     build_objective,
     build_optimizer,
+    head_of,
     load_encoder,
     load_teacher,
 )
 from rrl_dist.training.checkpoint_disk import Need, bytes_of
 from rrl_dist.training.checkpoint_policy import check_checkpoints, kept_of
+from rrl_dist.training.feature_shards import check_features
 from rrl_dist.training.micro_batch import hold_in_parts
 from rrl_dist.training.optim import set_learning_rate
 from rrl_dist.training.precision import check_precision
@@ -159,8 +161,11 @@ def untrained(stage: Config, size: int, num_classes: int) -> Objective:
         num_classes=num_classes,
         image_size=views.size(size),
         seed=0,
+        **head_of(stage),
     )
     check_views(objective, views)
+    if stage.get("cache_features"):
+        check_features(objective, views)
     return objective
 
 

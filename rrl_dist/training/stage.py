@@ -12,7 +12,7 @@ from rrl_dist.data.datasets import DataSource, ImageSet
 from rrl_dist.data.loader import Loader, open_loader
 from rrl_dist.data.prepare import beton_of, stored_as
 from rrl_dist.models.artefact import save_artefact
-from rrl_dist.models.encoder import Classifier
+from rrl_dist.models.encoder import Classifier, DeepClassifier
 from rrl_dist.objectives.objective import Frozen, Objective
 from rrl_dist.training.agreed import load_agreed
 from rrl_dist.training.breakdown import Breakdown
@@ -21,12 +21,14 @@ from rrl_dist.training.build import (
     build_encoder,
     build_objective,
     build_optimizer,
+    head_of,
     load_encoder,
     load_teacher,
 )
 from rrl_dist.training.checkpoint_writer import open_writer
+from rrl_dist.training.feature_shards import FeatureLoader, features_of, shards_of
 from rrl_dist.training.journal import Journal
-from rrl_dist.training.length import run_length
+from rrl_dist.training.length import Length, run_length
 from rrl_dist.training.loop import Trainer
 from rrl_dist.training.micro_batch import hold_in_parts
 from rrl_dist.training.node_data import check_here
@@ -53,8 +55,9 @@ def train_stage(
             that the result depends on), `data`, `split`, `model`, `objective`, `views`,
             `optim`, `train`, `strategy`, `probe` (or None), `loader`, `betons` (a
             folder or None), `threads`, `teacher` and `init` (folders of models or
-            None), and of a head on an encoder `protocol`, its name; on a cluster
-            `expected`, see `node_data.expected`.
+            None), and of a head on an encoder `protocol`, its name, `head`,
+            `batch_norm` and `cache_features`; on a cluster `expected`, see
+            `node_data.expected`.
         folder: the run directory.
         device: of this worker.
         after_epoch: called on all workers after each epoch.
@@ -85,6 +88,8 @@ def train_stage(
         trainer.journal.close()
     with trainer.strategy.gathered():
         if rank() == 0:
+            if stage.get("cache_features"):
+                shards_of(stage, folder, images).remove()
             about = _described(stage, objective) | origin
             _keep(folder, stage, objective, model, source.class_names, about)
     barrier()
@@ -104,9 +109,10 @@ def _keep(
         folder,
         trained,
         model=model,
-        classes=classes if isinstance(trained, Classifier) else (),
+        classes=classes if isinstance(trained, Classifier | DeepClassifier) else (),
         training=about,
         projector=kept_projector(objective, stage["objective"]),
+        head=dict(stage["head"]) if isinstance(trained, DeepClassifier) else None,
     )
 
 
@@ -133,6 +139,7 @@ def _objective(
         num_classes=source.num_classes,
         image_size=build(stage["views"]).size(source.size),
         seed=seed,
+        **head_of(stage),
     )
     return objective.to(device).train(), model, origin
 
@@ -162,7 +169,7 @@ def _trainer(
         optimizer=build_optimizer(optim, objective),
         schedule=build(optim["schedule"]),
         peak_lr=peak_lr(optim, length.batch_size),
-        loader=_loader(stage, images, length.batch_size // world_size(), notify),
+        loader=_opened(stage, folder, images, objective, length, device, notify),
         views=build(stage["views"]),
         length=length,
         journal=Journal(
@@ -180,6 +187,25 @@ def _trainer(
         identity=str(stage["identity"]),
     )
     return trainer, state
+
+
+def _opened(
+    stage: Config,
+    folder: Path,
+    images: ImageSet,
+    objective: Objective,
+    length: Length,
+    device: torch.device,
+    notify: Callable[[str], None],
+) -> Loader:
+    """What batches are read from: images, or features that are computed first."""
+    share = length.batch_size // world_size()
+    if not stage.get("cache_features"):
+        return _loader(stage, images, share, notify)
+    check_here(images, None, stage.get("expected"))
+    shards = shards_of(stage, folder, images)
+    features = features_of(shards, objective.encoder, device, notify)
+    return FeatureLoader(features, images, batch_size=share)
 
 
 def _loader(

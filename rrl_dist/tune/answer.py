@@ -73,7 +73,7 @@ def answer_config(
         "name": name,
         "seed": seed,
         "arms": arms,
-        "tasks": None,
+        **{"tasks": None, "protocols": None, "head_seeds": None},
         "suite": sweep.settings["answer"]["suite"],
         "evaluate": {
             **whole["evaluate"],

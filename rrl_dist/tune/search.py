@@ -155,6 +155,11 @@ class Sweep:
                 "a sweep measures on the whole data set; set tasks=null, or choose "
                 "another experiment="
             )
+        for key in ("protocols", "head_seeds"):
+            if self.config.get(key) is not None:
+                raise UserError(
+                    f"a sweep measures by one protocol, with one head; set {key}=null"
+                )
         self._check_answer()
         suite = build_suite(self.base["suite"], self.base["ball"], seed=0)
         self.aims.check_names(names_of(suite, classes=classes))

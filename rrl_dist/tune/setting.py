@@ -62,4 +62,5 @@ def run_of(
     own = {key: setting[key] for key in OF_ARM} | {"teacher": None}
     rest = {key: value for key, value in setting.items() if key not in OF_ARM}
     known = setting.get("teacher") if teacher is None else str(teacher)
-    return {**rest, "name": name, "arms": {arm: own}, "teacher": known, "tasks": None}
+    one = {"tasks": None, "protocols": None, "head_seeds": None}
+    return {**rest, **one, "name": name, "arms": {arm: own}, "teacher": known}

@@ -33,6 +33,7 @@ _SEARCHED = ("objective", "views", "optim", "train", "model")
 _FIXED = (
     *("ball", "data", "evaluate", "probe", "protocol", "seed", "split", "suite"),
     *("arm", "betons", "cluster", "loader", "name", "storage", "strategy", "tasks"),
+    *("head_seeds", "protocols"),
 )
 _SWEEP = "sweep"
 

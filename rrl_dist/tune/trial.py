@@ -121,9 +121,10 @@ class Trial:
         self._steps = self._length()
         encoder = run.pretrain(self.arm, teacher)
         self.watch(encoder)  # what an earlier attempt has done was not followed
-        classifier = Source(str(run.probe(self.arm, run.whole, encoder)))
-        found = run.evaluate(self.arm, run.whole, classifier)
-        run.summarize({(self.arm, None): found})
+        (judge,) = run.judges
+        classifier = Source(str(run.probe(self.arm, judge, encoder)))
+        found = run.evaluate(self.arm, judge, classifier)
+        run.summarize({judge.entry(self.arm): found})
         told = read_json(self.folder / "results.json")["arms"][self.arm]
         self._masked = tuple(masking_checks(told, run.whole.source.num_classes))
         self._measured = measured(told, self.seconds)

@@ -1,4 +1,5 @@
 from rrl_dist.evaluate.comparison import compare, costs, method_name
+from rrl_dist.evaluate.entries import Entry
 from tests.composing import compose
 from tests.training.stages import composed
 
@@ -7,7 +8,7 @@ NUMBERS = {"schema": 1, "worst": {"value": 0.5}, "components": {}, "curve": []}
 
 def test_arms_stand_side_by_side_in_their_order() -> None:
     config = composed()
-    numbers = {("deacl", None): NUMBERS, ("simclr", None): {**NUMBERS, "curve": [1]}}
+    numbers = {Entry("deacl"): NUMBERS, Entry("simclr"): {**NUMBERS, "curve": [1]}}
     found = compare(config, numbers)
     assert found["arm_order"] == ["deacl", "simclr"]
     assert (found["norm"], found["eps"]) == ("linf", 0.05)
@@ -28,14 +29,14 @@ def test_arms_stand_side_by_side_in_their_order() -> None:
 def test_a_timm_backbone_has_timms_name() -> None:
     config = composed()
     model = {**config["model"], "backbone": {"_target_": "f", "name": "resnet18"}}
-    found = compare({**config, "model": model}, {("simclr", None): NUMBERS})
+    found = compare({**config, "model": model}, {Entry("simclr"): NUMBERS})
     assert found["arms"]["simclr"]["backbone"] == "resnet18"
 
 
 def test_results_depend_on_nothing_but_numbers_and_settings() -> None:
     one = composed()
     other = composed("storage=/elsewhere", "cluster=local", "cluster.workers=3")
-    arms = {("simclr", None): NUMBERS, ("deacl", None): NUMBERS}
+    arms = {Entry("simclr"): NUMBERS, Entry("deacl"): NUMBERS}
     assert compare(one, arms) == compare(other, arms)
 
 
@@ -48,7 +49,7 @@ def test_an_arm_costs_what_its_teachers_cost_too() -> None:
         "pretrain-deacl": 100.0,
         "probe-deacl": 20.0,
     }
-    found = costs(arms, [("simclr", None), ("deacl", None)], seconds, "1 x CPU")
+    found = costs(arms, [Entry("simclr"), Entry("deacl")], seconds, "1 x CPU")
     assert found["arms"] == {"simclr": {"seconds": 13.0}, "deacl": {"seconds": 130.0}}
     assert found["stages"]["probe-deacl"] == {"seconds": 20.0}
     assert found["device"] == "1 x CPU"
@@ -56,11 +57,15 @@ def test_an_arm_costs_what_its_teachers_cost_too() -> None:
 
 def test_an_arm_is_there_once_for_each_task() -> None:
     config = {**composed(), "tasks": {"seen": [0, 1], "unseen": ["2", 3]}}
-    entries = [("deacl", "seen"), ("deacl", "unseen"), ("simclr", "seen")]
+    entries = [
+        Entry("deacl", "seen"),
+        Entry("deacl", "unseen"),
+        Entry("simclr", "seen"),
+    ]
     found = compare(config, {entry: NUMBERS for entry in entries})
     assert found["arm_order"] == ["deacl-seen", "deacl-unseen", "simclr-seen"]
     named = {(arm["arm"], arm["task"]): key for key, arm in found["arms"].items()}
-    assert named == {(arm, task): f"{arm}-{task}" for arm, task in entries}
+    assert named == {(arm, task): f"{arm}-{task}" for arm, task, *_ in entries}
     assert found["arms"]["deacl-unseen"]["objective"] == "DeACL"
     assert found["tasks"] == {"seen": [0, 1], "unseen": ["2", 3]}
 
@@ -69,7 +74,7 @@ def test_each_task_of_an_arm_costs_its_own_head_and_the_whole_encoder() -> None:
     arms = composed()["arms"]
     seconds = {"pretrain-simclr": 10.0, "pretrain-deacl": 100.0}
     seconds |= {"probe-deacl-a": 1.0, "probe-deacl-b": 2.0, "evaluate-deacl-b": 4.0}
-    entries = [("deacl", "a"), ("deacl", "b")]
+    entries = [Entry("deacl", "a"), Entry("deacl", "b")]
     found = costs(arms, entries, seconds, None)["arms"]
     assert found == {"deacl-a": {"seconds": 111.0}, "deacl-b": {"seconds": 116.0}}
 

@@ -14,6 +14,7 @@ from rrl_dist.attacks import Linf
 from rrl_dist.core.storage import read_json
 from rrl_dist.evaluate import evaluate
 from rrl_dist.evaluate.comparison import compare
+from rrl_dist.evaluate.entries import Entry
 from tests.training.stages import composed
 
 PAGE = Path(__file__).parents[2] / "docs" / "evaluation.md"
@@ -108,12 +109,18 @@ def test_a_run_holds_the_keys_of_its_table(
     whole = read_json(represented / "results.json")
     config = composed()
     arm = next(iter(config["arms"]))
-    plain = compare(config, {(arm, None): whole})
+    plain = compare(config, {Entry(arm): whole})
     cut = {**config, "tasks": {"even": [0, 2], "odd": [1, 3]}}
-    tasks = compare(cut, {(arm, "even"): whole, (arm, "odd"): stopped})
+    each = {
+        Entry(arm, task, "slf", seed): whole if seed else stopped
+        for task in ("even", "odd")
+        for seed in (0, 1)
+    }
+    several = compare(cut, each)
     own = documented("run") - {"arms.ARM"}
-    of_tasks = {"tasks.TASK[]", "arms.ARM.arm", "arms.ARM.task"}
+    of_parts = {f"arms.ARM.{key}" for key in ("arm", "task", "head_seed")}
+    of_parts |= {key for key in own if key.startswith(("heads[]", "tasks."))}
     inside = {f"arms.ARM.{key}" for key in documented("evaluation") | {"bound"}}
-    assert set(keys_of(plain)) - inside == own - of_tasks
-    assert set(keys_of(tasks)) - inside == own
+    assert set(keys_of(plain)) - inside == own - of_parts
+    assert set(keys_of(several)) - inside == own
     assert "schema" not in plain["arms"][arm]

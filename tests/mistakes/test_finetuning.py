@@ -43,6 +43,34 @@ TOLD = [
         "objective.base.train_encoder=true",
     ),
     (
+        "a share of labels that is none",
+        [INIT, "protocol=slf_10", "protocol.labels=10"],
+        "protocol.labels=10; set the share of labels in (0, 1]",
+    ),
+    (
+        "batch norm trained in a frozen encoder",
+        [INIT, "protocol=alf_pgd", "protocol.batch_norm=trained"],
+        "set protocol.batch_norm=frozen",
+    ),
+    (
+        "a selection that there is none of",
+        [INIT, "protocol=slf", "protocol.selection=best"],
+        "protocol.selection=best; set last",
+    ),
+    (
+        "features kept of images that change",
+        [INIT, "protocol=slf_cached"],
+        "set views@protocol.views=none",
+    ),
+    (
+        "features kept of images that are attacked",
+        [
+            *(INIT, "protocol=alf_pgd", "protocol.cache_features=true"),
+            "views@protocol.views=none",
+        ],
+        "set protocol.cache_features=false",
+    ),
+    (
         "an attack that begins without noise",
         [INIT, "protocol=alf_trades", "protocol.objective.start_std=0"],
         "set more than 0",

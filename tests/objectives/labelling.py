@@ -10,6 +10,7 @@ from torch import Tensor
 from rrl_dist.attacks.balls import Linf
 from rrl_dist.core.batch import Batch
 from rrl_dist.models.encoder import Encoder
+from rrl_dist.models.heads import linear_head
 from rrl_dist.objectives.anchored import Anchored
 from rrl_dist.objectives.labelled import Labelled
 from rrl_dist.objectives.objective import Frozen, Objective
@@ -20,6 +21,8 @@ from rrl_dist.objectives.trades import TRADES
 
 EPS = 8 / 255
 CLASSES = 3
+# A linear head, and batch norm that is trained where the encoder is.
+LINEAR: dict[str, Any] = {"head": linear_head, "freeze_batch_norm": False}
 ATTACK: dict[str, Any] = {
     "ball": Linf(EPS),
     "steps": 3,
@@ -40,7 +43,7 @@ ANCHORED = {
 
 def labelled(name: str, encoder: Encoder, **changes: Any) -> Labelled:
     """One of MAKERS around an encoder, which is trained unless `changes` say no."""
-    settings = {"num_classes": CLASSES, "train_encoder": True, **changes}
+    settings = {"num_classes": CLASSES, "train_encoder": True, **LINEAR, **changes}
     return MAKERS[name](encoder=encoder, **settings)
 
 

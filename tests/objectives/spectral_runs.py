@@ -13,10 +13,10 @@ from rrl_dist.models.encoder import Encoder
 from rrl_dist.objectives.objective import Objective
 from rrl_dist.objectives.ramp import Ramp
 from rrl_dist.objectives.spectral import Spectral
-from rrl_dist.objectives.supervised import Supervised
 from rrl_dist.training.loop import after_step
 from rrl_dist.training.optim import parameter_groups, set_learning_rate, sgd
 from tests.objectives.harness import SIZE, own_batch
+from tests.objectives.labelling import labelled
 from tests.training.strategies import CPU, made
 
 SPAN = 10  # steps of a run
@@ -122,7 +122,7 @@ def losses_and_weights(kind: str, every: int) -> tuple[list[float], dict[str, Te
     """Of 5 steps of SGD under a strategy, on this worker's share."""
     torch.manual_seed(1)
     encoder = Encoder(backbone=_Biased(), mean=[0.5] * 3, std=[0.2] * 3, sync_bn=False)
-    base = Supervised(encoder=encoder, num_classes=3, train_encoder=True)
+    base = labelled("supervised", encoder)
     objective = around(base, weight=0.05, every=every).train()
     groups = parameter_groups(objective, weight_decay=1e-3, decay_norm_and_bias=False)
     optimizer = sgd(groups, momentum=0.9, nesterov=False)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rrl_dist.attacks.balls import L2, Ball, Linf
 from rrl_dist.core.batch import Batch
@@ -134,3 +135,29 @@ def test_a_ball_of_one_point_gives_the_image_itself(name: str) -> None:
     plain = labelled("supervised", small_encoder(1)).eval()
     plain.load_state_dict(objective.state_dict())
     torch.testing.assert_close(loss, plain(own_batch(name))["loss"])
+
+
+@every
+def test_frozen_batch_norm_stays_while_the_encoder_learns(name: str) -> None:
+    encoder = small_encoder(1)
+    objective = labelled(name, encoder, freeze_batch_norm=True).train()
+    norms = {
+        f"{place}.{key}"
+        for place, module in encoder.named_modules()
+        if isinstance(module, _BatchNorm)
+        for key in module.state_dict()
+    }
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    assert len(norms) >= 5
+    optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
+    for step in range(2):
+        batch = objective.inner(replace(own_batch(name), step=step))
+        optimizer.zero_grad()
+        objective(batch)["loss"].backward()
+        optimizer.step()
+    after = encoder.state_dict()
+    moved = {
+        name for name, value in before.items() if not torch.equal(value, after[name])
+    }
+    assert moved
+    assert not moved & norms

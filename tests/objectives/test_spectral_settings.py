@@ -13,6 +13,7 @@ from rrl_dist.objectives.spectral import Spectral
 from rrl_dist.objectives.supervised import Supervised
 from tests.composing import compose, steps, tiny_model
 from tests.objectives.harness import own_batch, small_encoder, small_objective
+from tests.objectives.labelling import labelled
 from tests.objectives.spectral_runs import (
     LAYERS,
     around,
@@ -125,7 +126,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], line: str) 
 
 
 def test_a_frozen_encoder_has_nothing_to_regularize_but_its_head() -> None:
-    base = Supervised(encoder=small_encoder(1), num_classes=3, train_encoder=False)
+    base = labelled("supervised", small_encoder(1), train_encoder=False)
     with pytest.raises(UserError, match="no trained layer up to the features; train"):
         around(base)
     assert list(around(base, scope="all").operators) == ["head"]
