@@ -205,7 +205,7 @@ def judged(case: Case, x_adv: Tensor) -> Tensor:
 def sentence(found: Mapping[str, Any]) -> str:
     """What a page quotes of `attack.json`."""
     contenders, count = found["contenders"], found["images"]
-    other = contenders[THEIRS]["runs"][0]
+    rounds, other = len(contenders[THEIRS]["runs"]), contenders[THEIRS]["runs"][0]
     parts = []
     for name, told in contenders.items():
         if name == THEIRS:
@@ -217,7 +217,7 @@ def sentence(found: Mapping[str, Any]) -> str:
         )
     return (
         f"`rrl bench attack`, {found['threads']} CPU threads, "
-        f"{len(contenders[THEIRS]['runs'])} rounds, {found['model']}, "
+        f"{rounds} {'round' if rounds == 1 else 'rounds'}, {found['model']}, "
         f"{found['ball']}: beside pyautoattack, which leaves {other['robust']} of "
         f"{count} right in {other['seconds']:.0f} s, `autoattack` takes "
         f"{'; '.join(parts)}."

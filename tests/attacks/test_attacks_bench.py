@@ -1,6 +1,8 @@
 """`rrl bench attack`: what it measures, and what it refuses."""
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from rrl_dist.evaluate.attack_bench import (
 )
 from tests.composing import compose
 
+ROOT = Path(__file__).parents[2]
 Data = tuple[Tensor, Tensor]
 
 
@@ -66,7 +69,16 @@ def test_what_cannot_be_compared_is_told_first(
     with pytest.raises(UserError, match="precision=fp8"):
         compare(case, ["fp8"], 1)
     with pytest.raises(UserError, match=r"attack\.artefact is not set"):
-        bench_attack(compose("bench"), "")
+        bench_attack(compose("bench_attack"), "")
     monkeypatch.setitem(sys.modules, "pyautoattack.autoattack", None)
     with pytest.raises(UserError, match="pip install"):
         theirs(case)
+
+
+def test_the_pages_quote_what_was_measured() -> None:
+    found = json.loads((ROOT / "docs/attacks-bench.json").read_text())
+    for page in ("README.md", "docs/attacks.md"):
+        assert sentence(found) in " ".join((ROOT / page).read_text().split())
+    ours = [run for name, told in found["contenders"].items() for run in told["runs"]]
+    right = [run["robust"] for run in ours]
+    assert max(right) - min(right) <= 1
