@@ -75,7 +75,7 @@ def test_betons_are_written_of_what_is_trained_on_and_of_nothing_else(
     experiment = Experiment(config, tmp_path, lambda: {}, Terminal())
     experiment.prepare()
     trained = [experiment.whole.read()["pretrain"]]
-    trained += [part.read()["train"] for part in experiment.tasks]
+    trained += [part.read()["train"] for part in experiment.prepared.tasks]
     folder = tmp_path / "betons"
     assert set(folder.glob("*.beton")) == {beton_of(folder, one) for one in trained}
 
