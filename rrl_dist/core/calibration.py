@@ -194,11 +194,13 @@ def _largest(x: Real, h: Real) -> tuple[float, Real]:
 
 
 def _lengths(h: Real) -> Real:
-    return np.sqrt((h * h).sum(1))  # type: ignore[no-any-return]
+    found: Real = np.sqrt((h * h).sum(1))
+    return found
 
 
 def _sure(x: Real, h: Real) -> NDArray[np.bool_]:
-    return np.abs(x) > 3 * h.std(0)  # type: ignore[no-any-return]
+    found: NDArray[np.bool_] = np.abs(x) > 3 * h.std(0)
+    return found
 
 
 _NORMS = (_l1, _l2, _largest)
